@@ -1,0 +1,1 @@
+"""Run containers, keep every byte they print, ship it anywhere, and measure them."""

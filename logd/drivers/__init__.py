@@ -1,0 +1,1 @@
+"""Log destinations, a file each."""

@@ -1,0 +1,1 @@
+"""Image content by digest: blobs, layers, archives, references."""

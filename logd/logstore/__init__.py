@@ -1,0 +1,1 @@
+"""Bytes at rest: one folder for each container, one writer, many readers. Standard library only."""

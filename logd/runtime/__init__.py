@@ -1,0 +1,1 @@
+"""Processes: the keeper, the shims, the OCI runtime, root file systems and cgroups."""
