@@ -19,9 +19,9 @@ An index entry (the layout of ENTRY):
         28    4  crc32     of the 28 bytes before it
 
 32 divides the page, so that a concurrent reader never sees a torn entry. An index begins with a header of three
-entries: BASE of stdout (position: the stream's position at the segment's begin; length: FORMAT_VERSION), BASE of
-stderr, and BOOT (time_ns and position hold the first and last 8 bytes of the kernel's boot id, big-endian). A byte at position p of a stream lies at file
-offset p - base. Data is written before the entry that names it.
+entries: BASE of stdout (position: where the stream stands at the segment's begin; length: FORMAT_VERSION), BASE of
+stderr, and BOOT (time_ns and position hold the first and last 8 bytes of the kernel's boot id, big-endian). A byte
+at position p of a stream lies at file offset p - base. Data is written before the entry that names it.
 """
 
 import os
