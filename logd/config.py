@@ -1,0 +1,172 @@
+"""The daemon's settings, typed: each field of DaemonConfig is the one home of a key of daemon.json and its flag.
+
+Names, defaults and meanings are dockerd's (https://docs.docker.com/reference/cli/dockerd/); logd's own stand under
+`"logd": {"store": …}`. Files and flags are read by config_file and config_flags.
+"""
+# ruff: noqa: RUF009  (_option is dataclasses.field with names for its metadata)
+
+import os
+import shutil
+from collections.abc import Callable
+from dataclasses import Field, dataclass, field, fields
+from pathlib import Path
+from typing import Any, Final, NamedTuple
+
+from logd.config_kinds import (
+    BOOLEAN,
+    CGROUP,
+    EXEC_OPTS,
+    FILE_PATH,
+    LABELS,
+    PATH,
+    RAM_SIZE,
+    RUNTIMES,
+    STOCK_RUNTIMES,
+    STRING_MAP,
+    STRINGS,
+    TEXT,
+    ULIMIT_MAP,
+    Kind,
+    Runtime,
+    one_of,
+    whole,
+)
+
+__all__ = ["OPTIONS", "DaemonConfig", "Option", "Runtime", "find_program", "stock_runtimes"]
+
+LOG_LEVELS: Final = ("debug", "info", "warn", "error", "fatal")
+RUNTIME_PATH: Final = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+"""Searched after $PATH: Debian keeps runc in /usr/sbin, which is not on every PATH."""
+INIT_PROGRAMS: Final = ("docker-init", "tini", "catatonit")
+
+
+class Option(NamedTuple):
+    """One setting. `key` is its path in daemon.json; `flag` is "" where there is none."""
+
+    name: str
+    key: tuple[str, ...]
+    kind: Kind
+    flag: str
+    short: str
+    reloadable: bool
+    help: str
+
+
+def _option(
+    kind: Kind,
+    default: Any = ...,
+    help: str = "",  # noqa: A002 - argparse's word
+    *,
+    factory: Callable[[], Any] | None = None,
+    key: tuple[str, ...] | None = None,
+    flag: str | None = None,
+    short: str = "",
+    reloadable: bool = False,
+) -> Any:
+    metadata = {"kind": kind, "help": help, "key": key, "flag": flag, "short": short, "reloadable": reloadable}
+    if factory is not None:
+        return field(default_factory=factory, metadata=metadata)
+    return field(default=default, metadata=metadata)
+
+
+def _store(kind: Kind, default: Any, help: str, key: str) -> Any:  # noqa: A002
+    return _option(kind, default, help, key=("logd", "store", key), flag="", reloadable=True)
+
+
+def find_program(name: str) -> str | None:
+    """Return the absolute path of a program on $PATH or in the usual folders."""
+    return shutil.which(name, path=f"{os.environ.get('PATH', '')}:{RUNTIME_PATH}")
+
+
+def stock_runtimes() -> dict[str, Runtime]:
+    """Return runc and crun, as far as they are installed; runc in any case, so that its absence has a name."""
+    found = {name: Runtime(path) for name in STOCK_RUNTIMES if (path := find_program(name))}
+    return found or {"runc": Runtime("runc")}
+
+
+def _default_init() -> str:
+    return next((path for name in INIT_PROGRAMS if (path := find_program(name))), "")
+
+
+@dataclass(frozen=True, kw_only=True)
+class DaemonConfig:
+    """Everything that can be set. Sizes are in bytes, times in whole seconds. Usable as it is: the defaults hold."""
+
+    data_root: Path = _option(PATH, Path("/var/lib/logd"), "where containers, their output and images are kept")
+    exec_root: Path = _option(PATH, Path("/run/logd"), "where what belongs to running processes is kept")
+    pidfile: Path = _option(PATH, Path("/run/logd/logd.pid"), "default: EXEC-ROOT/logd.pid", short="-p")
+    hosts: tuple[str, ...] = _option(
+        STRINGS,
+        ("unix:///run/logd/logd.sock",),
+        "where to listen; default: unix://EXEC-ROOT/logd.sock",
+        flag="host",
+        short="-H",
+    )
+    group: str = _option(TEXT, "logd", "the group that may use the unix socket", short="-G")
+    tls: bool = _option(BOOLEAN, False, "implied by tlsverify; refused without it")
+    tlsverify: bool = _option(BOOLEAN, False, "TCP: clients show a certificate signed by tlscacert")
+    tlscacert: str = _option(FILE_PATH, "", "PEM file with the authorities that sign clients' certificates")
+    tlscert: str = _option(FILE_PATH, "", "PEM file with the daemon's certificate")
+    tlskey: str = _option(FILE_PATH, "", "PEM file with the daemon's key")
+    debug: bool = _option(BOOLEAN, False, "log at level debug", short="-D", reloadable=True)
+    log_level: str = _option(one_of(*LOG_LEVELS), "info", "of the daemon's own log", short="-l", reloadable=True)
+    log_format: str = _option(one_of("text", "json"), "text", "of the daemon's own log")
+    log_driver: str = _option(TEXT, "local", "containers' default log driver")
+    log_opts: dict[str, str] = _option(STRING_MAP, help="its options", factory=dict, flag="log-opt")
+    default_runtime: str = _option(
+        TEXT,
+        help="default: runc, or crun where only that is",
+        factory=lambda: next(iter(stock_runtimes())),
+        reloadable=True,
+    )
+    runtimes: dict[str, Runtime] = _option(
+        RUNTIMES,
+        help="further OCI runtimes, as NAME=PATH",
+        factory=stock_runtimes,
+        flag="add-runtime",
+        reloadable=True,
+    )
+    cgroup_parent: str = _option(CGROUP, "", "of all containers; default: /logd")
+    exec_opts: tuple[str, ...] = _option(EXEC_OPTS, (), "of the runtime", flag="exec-opt")
+    init: bool = _option(BOOLEAN, False, "run an init as PID 1 of each container")
+    init_path: str = _option(
+        FILE_PATH, help="that init; default: docker-init, tini or catatonit", factory=_default_init
+    )
+    seccomp_profile: str = _option(TEXT, "", 'JSON file; "" or "builtin" for the default profile, or "unconfined"')
+    no_new_privileges: bool = _option(BOOLEAN, False, "containers can't gain privileges by set-user-id programs")
+    default_shm_size: int = _option(RAM_SIZE, 64 << 20, "of /dev/shm", reloadable=True)
+    default_stop_timeout: int = _option(
+        whole(-1), 10, "seconds between the stop signal and SIGKILL; -1: for ever", reloadable=True
+    )
+    default_ulimits: dict[str, tuple[int, int]] = _option(
+        ULIMIT_MAP,
+        help="name → (soft, hard), as NAME=SOFT[:HARD]",
+        factory=dict,
+        flag="default-ulimit",
+    )
+    shutdown_timeout: int = _option(whole(-1), 15, "seconds that requests have to end at a stop", reloadable=True)
+    labels: tuple[str, ...] = _option(
+        LABELS,
+        (),
+        "of the daemon, shown by info",
+        flag="label",
+        reloadable=True,
+    )
+    max_total: int = _store(RAM_SIZE, 0, "bytes of all containers' stores together; 0: no limit", "max-total")
+    min_free: int | None = _store(
+        RAM_SIZE, None, "bytes left free on the store's file system; default: 1 %, at most 1 GiB", "min-free"
+    )
+    sync: str = _store(
+        one_of("", "1s", "always"), "", "when output is forced to the disk, for containers that do not say", "sync"
+    )
+
+
+def _described(one: "Field[Any]") -> Option:
+    key = one.metadata["key"] or (one.name.replace("_", "-"),)
+    flag = key[-1] if one.metadata["flag"] is None else one.metadata["flag"]
+    values = (one.metadata[name] for name in ("short", "reloadable", "help"))
+    return Option(one.name, key, one.metadata["kind"], flag, *values)
+
+
+OPTIONS: Final = tuple(_described(one) for one in fields(DaemonConfig))
+"""All settings that have an effect, in the order of the documentation."""

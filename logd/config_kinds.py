@@ -1,0 +1,176 @@
+"""How a setting's JSON (or what a flag has gathered) becomes its value.
+
+A parser raises ValueError: bare where the kind's `accepts` says enough, else with the reason.
+"""
+
+import os
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Final, NamedTuple
+
+from logd import units
+
+STOCK_RUNTIMES: Final = ("runc", "crun")
+"""In the order of preference: crun 1.8 refuses a host whose unified tree carries the hugetlb controller."""
+ULIMITS: Final = frozenset(
+    ["as", "core", "cpu", "data", "fsize", "locks", "memlock", "msgqueue"]
+    + ["nice", "nofile", "nproc", "rss", "rtprio", "rttime", "sigpending", "stack"]
+)
+"""The names of getrlimit(2), without RLIMIT_, as in Docker's --ulimit."""
+
+
+class Runtime(NamedTuple):
+    """An OCI runtime: `path` is absolute or searched for at use; `args` come before its own command line."""
+
+    path: str
+    args: tuple[str, ...] = ()
+
+
+class Kind(NamedTuple):
+    """How a setting is read. `shape`: bool, int, text, list or map, which tells a flag how to gather its values."""
+
+    shape: str
+    accepts: str
+    parse: Callable[[Any], Any]
+
+
+def _typed(kind: type) -> Callable[[Any], Any]:
+    def parse(value: Any) -> Any:
+        if not isinstance(value, kind) or (kind is int and isinstance(value, bool)):
+            raise ValueError
+        return value
+
+    return parse
+
+
+def _path(value: Any) -> Path:
+    if not isinstance(value, str) or not value.startswith("/") or "\0" in value:
+        raise ValueError
+    return Path(os.path.normpath(value))
+
+
+def _strings(value: Any) -> tuple[str, ...]:
+    if not isinstance(value, list) or not all(isinstance(one, str) for one in value):
+        raise ValueError
+    return tuple(value)
+
+
+def _string_map(value: Any) -> dict[str, str]:
+    if not isinstance(value, dict) or not all(isinstance(one, str) for one in value.values()):
+        raise ValueError
+    return value
+
+
+def one_of(*accepted: str) -> Kind:
+    def parse(value: Any) -> str:
+        if value not in accepted or not isinstance(value, str):
+            raise ValueError
+        return value
+
+    return Kind("text", " | ".join(one or '""' for one in accepted), parse)
+
+
+def whole(minimum: int, maximum: int = 1 << 31) -> Kind:
+    def parse(value: Any) -> int:
+        if not isinstance(value, int) or isinstance(value, bool) or not minimum <= value < maximum:
+            raise ValueError
+        return value
+
+    return Kind("int", f"a whole number, at least {minimum}", parse)
+
+
+def _size(value: Any) -> int:
+    if isinstance(value, str):
+        return units.parse_ram_size(value)
+    if not isinstance(value, int) or isinstance(value, bool) or value < 0:
+        raise ValueError
+    return value
+
+
+def _labels(value: Any) -> tuple[str, ...]:
+    seen: dict[str, str] = {}
+    for label in _strings(value):
+        name, equals, _ = label.partition("=")
+        if not name or not equals:
+            raise ValueError(f"bad attribute format: {label}")
+        if seen.setdefault(name, label) != label:
+            raise ValueError(f"conflict labels for {name}={seen[name].partition('=')[2]} and {label}")
+    return tuple(dict.fromkeys(value))
+
+
+def _runtimes(value: Any) -> dict[str, Runtime]:
+    return {name: _runtime(name, entry) for name, entry in _typed(dict)(value).items()}
+
+
+def _runtime(name: str, entry: Any) -> Runtime:
+    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_.-]*", name):
+        raise ValueError(f"runtime name {name!r}: letters, digits, '_', '.' and '-'")
+    if name in STOCK_RUNTIMES:
+        raise ValueError(f"runtime name '{name}' is reserved")
+    if isinstance(entry, str):  # --add-runtime NAME=PATH
+        entry = {"path": entry}
+    if not isinstance(entry, dict) or set(entry) - {"path", "runtimeArgs"}:
+        raise ValueError(f"runtime {name!r}: only path and runtimeArgs are known (containerd's shims are not used)")
+    path, args = entry.get("path"), entry.get("runtimeArgs") or []
+    if not isinstance(path, str) or not path or not isinstance(args, list):
+        raise ValueError(f"runtime {name!r}: path must be a string, runtimeArgs a list of strings")
+    return Runtime(path, _strings(args))
+
+
+def _ulimits(value: Any) -> dict[str, tuple[int, int]]:
+    return {name: _ulimit(name, entry) for name, entry in _typed(dict)(value).items()}
+
+
+def _ulimit(name: str, entry: Any) -> tuple[int, int]:
+    if name not in ULIMITS:
+        raise ValueError(f"invalid ulimit type: {name}")
+    if isinstance(entry, str):  # --default-ulimit nofile=1024:2048
+        soft, _, hard = entry.partition(":")
+        try:
+            entry = {"Soft": int(soft), "Hard": int(hard or soft)}
+        except ValueError:
+            raise ValueError(f"ulimit {name}={entry}: write {name}=SOFT[:HARD]") from None
+    if not isinstance(entry, dict) or set(entry) - {"Name", "Soft", "Hard"} or entry.get("Name", name) != name:
+        raise ValueError(f"ulimit {name}: an object of Name, Soft and Hard")
+    limits = entry.get("Soft", 0), entry.get("Hard", 0)
+    if any(not isinstance(one, int) or isinstance(one, bool) or one < -1 for one in limits):
+        raise ValueError(f"ulimit {name}: Soft and Hard are whole numbers, -1 for no limit")
+    if limits[1] != -1 and (limits[0] == -1 or limits[0] > limits[1]):
+        raise ValueError(f"ulimit soft limit must be less than or equal to hard limit: {limits[0]} > {limits[1]}")
+    return limits
+
+
+def _exec_opts(value: Any) -> tuple[str, ...]:
+    for one in _strings(value):
+        name, _, driver = one.partition("=")
+        if name != "native.cgroupdriver":
+            raise ValueError(f"unknown option {name!r} (known: native.cgroupdriver)")
+        if driver != "cgroupfs":
+            raise ValueError(f"native.cgroupdriver={driver}: logd manages cgroups itself (accepted: cgroupfs)")
+    return tuple(value)
+
+
+def _cgroup_parent(value: Any) -> str:
+    text = str(_typed(str)(value))
+    if text.endswith(".slice"):
+        raise ValueError("a slice needs the systemd cgroup driver, which logd does not use")
+    if ".." in text.split("/"):
+        raise ValueError("no '..'")
+    return text
+
+
+TEXT: Final = Kind("text", "a string", _typed(str))
+BOOLEAN: Final = Kind("bool", "true or false", _typed(bool))
+PATH: Final = Kind("text", "an absolute path", _path)
+STRINGS: Final = Kind("list", "a list of strings", _strings)
+STRING_MAP: Final = Kind("map", "an object of strings", _string_map)
+RAM_SIZE: Final = Kind("text", 'a size in bytes, such as 67108864 or "64m"', _size)
+FILE_PATH: Final = Kind("text", "an absolute path, or an empty string", lambda value: value and str(_path(value)))
+RUNTIMES: Final = Kind("map", 'an object such as {"name": {"path": "/usr/bin/crun", "runtimeArgs": []}}', _runtimes)
+ULIMIT_MAP: Final = Kind(
+    "map", 'an object such as {"nofile": {"Name": "nofile", "Soft": 1024, "Hard": 2048}}', _ulimits
+)
+LABELS: Final = Kind("list", "a list of key=value strings", _labels)
+CGROUP: Final = Kind("text", "the path of a cgroup", _cgroup_parent)
+EXEC_OPTS: Final = Kind("list", '["native.cgroupdriver=cgroupfs"]', _exec_opts)
