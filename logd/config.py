@@ -17,13 +17,13 @@ from logd.config_kinds import (
     CGROUP,
     EXEC_OPTS,
     FILE_PATH,
+    HOSTS,
     LABELS,
     PATH,
     RAM_SIZE,
     RUNTIMES,
     STOCK_RUNTIMES,
     STRING_MAP,
-    STRINGS,
     TEXT,
     ULIMIT_MAP,
     Kind,
@@ -96,7 +96,7 @@ class DaemonConfig:
     exec_root: Path = _option(PATH, Path("/run/logd"), "where what belongs to running processes is kept")
     pidfile: Path = _option(PATH, Path("/run/logd/logd.pid"), "default: EXEC-ROOT/logd.pid", short="-p")
     hosts: tuple[str, ...] = _option(
-        STRINGS,
+        HOSTS,
         ("unix:///run/logd/logd.sock",),
         "where to listen; default: unix://EXEC-ROOT/logd.sock",
         flag="host",

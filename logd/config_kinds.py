@@ -13,11 +13,15 @@ from logd import units
 
 STOCK_RUNTIMES: Final = ("runc", "crun")
 """In the order of preference: crun 1.8 refuses a host whose unified tree carries the hugetlb controller."""
-ULIMITS: Final = frozenset(
-    ["as", "core", "cpu", "data", "fsize", "locks", "memlock", "msgqueue"]
-    + ["nice", "nofile", "nproc", "rss", "rtprio", "rttime", "sigpending", "stack"]
+ULIMITS: Final = (
+    *("as", "core", "cpu", "data", "fsize", "locks", "memlock", "msgqueue"),
+    *("nice", "nofile", "nproc", "rss", "rtprio", "rttime", "sigpending", "stack"),
 )
 """The names of getrlimit(2), without RLIMIT_, as in Docker's --ulimit."""
+MAX_SOCKET_PATH: Final = 107
+"""unix(7): sun_path has 108 bytes, the last one NUL."""
+TLS_PORT: Final = 2376
+"""Registered for Docker's API over TLS."""
 
 
 class Runtime(NamedTuple):
@@ -35,6 +39,16 @@ class Kind(NamedTuple):
     parse: Callable[[Any], Any]
 
 
+SHAPE_TYPES: Final[dict[str, tuple[str, type]]] = {
+    "bool": ("true or false", bool),
+    "int": ("a whole number", int),
+    "text": ("a string", str),
+    "list": ("a list", list),
+    "map": ("an object", dict),
+}
+"""Shape → what to call it, the type of its JSON."""
+
+
 def _typed(kind: type) -> Callable[[Any], Any]:
     def parse(value: Any) -> Any:
         if not isinstance(value, kind) or (kind is int and isinstance(value, bool)):
@@ -50,6 +64,10 @@ def _path(value: Any) -> Path:
     return Path(os.path.normpath(value))
 
 
+def _optional_path(value: Any) -> str:
+    return "" if value == "" else str(_path(value))
+
+
 def _strings(value: Any) -> tuple[str, ...]:
     if not isinstance(value, list) or not all(isinstance(one, str) for one in value):
         raise ValueError
@@ -63,6 +81,8 @@ def _string_map(value: Any) -> dict[str, str]:
 
 
 def one_of(*accepted: str) -> Kind:
+    """Return the kind of one of a few words."""
+
     def parse(value: Any) -> str:
         if value not in accepted or not isinstance(value, str):
             raise ValueError
@@ -72,6 +92,8 @@ def one_of(*accepted: str) -> Kind:
 
 
 def whole(minimum: int, maximum: int = 1 << 31) -> Kind:
+    """Return the kind of a whole number, at least `minimum` and below `maximum`."""
+
     def parse(value: Any) -> int:
         if not isinstance(value, int) or isinstance(value, bool) or not minimum <= value < maximum:
             raise ValueError
@@ -86,6 +108,23 @@ def _size(value: Any) -> int:
     if not isinstance(value, int) or isinstance(value, bool) or value < 0:
         raise ValueError
     return value
+
+
+def _hosts(value: Any) -> tuple[str, ...]:
+    return tuple(dict.fromkeys(_host(one) for one in _strings(value)))
+
+
+def _host(text: str) -> str:
+    scheme, separator, rest = text.partition("://")
+    if not separator:
+        scheme, rest = "tcp", text
+    if scheme == "unix" and (not rest or (rest.startswith("/") and len(os.fsencode(rest)) <= MAX_SOCKET_PATH)):
+        return f"unix://{rest}"
+    if scheme == "fd":
+        return "fd://"
+    if scheme == "tcp" and (match := re.fullmatch(r"(\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9.-]*)(?::(\d{1,5}))?/?", rest)):
+        return f"tcp://{match[1] or '127.0.0.1'}:{match[2] or TLS_PORT}"
+    raise ValueError(f"invalid bind address ({text})")
 
 
 def _labels(value: Any) -> tuple[str, ...]:
@@ -106,7 +145,7 @@ def _runtimes(value: Any) -> dict[str, Runtime]:
 def _runtime(name: str, entry: Any) -> Runtime:
     if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_.-]*", name):
         raise ValueError(f"runtime name {name!r}: letters, digits, '_', '.' and '-'")
-    if name in STOCK_RUNTIMES:
+    if name == STOCK_RUNTIMES[0]:
         raise ValueError(f"runtime name '{name}' is reserved")
     if isinstance(entry, str):  # --add-runtime NAME=PATH
         entry = {"path": entry}
@@ -164,9 +203,10 @@ TEXT: Final = Kind("text", "a string", _typed(str))
 BOOLEAN: Final = Kind("bool", "true or false", _typed(bool))
 PATH: Final = Kind("text", "an absolute path", _path)
 STRINGS: Final = Kind("list", "a list of strings", _strings)
+HOSTS: Final = Kind("list", "a list of unix:///path, fd:// or tcp://address:port", _hosts)
 STRING_MAP: Final = Kind("map", "an object of strings", _string_map)
 RAM_SIZE: Final = Kind("text", 'a size in bytes, such as 67108864 or "64m"', _size)
-FILE_PATH: Final = Kind("text", "an absolute path, or an empty string", lambda value: value and str(_path(value)))
+FILE_PATH: Final = Kind("text", "an absolute path, or an empty string", _optional_path)
 RUNTIMES: Final = Kind("map", 'an object such as {"name": {"path": "/usr/bin/crun", "runtimeArgs": []}}', _runtimes)
 ULIMIT_MAP: Final = Kind(
     "map", 'an object such as {"nofile": {"Name": "nofile", "Soft": 1024, "Hard": 2048}}', _ulimits

@@ -1,0 +1,86 @@
+"""dockerd's keys of daemon.json that do nothing here: accepted with one notice, or refused with the reason.
+
+Those that have an effect are the fields of DaemonConfig. Together the three lists are every key of dockerd's
+reference (https://docs.docker.com/reference/cli/dockerd/#daemon-configuration-file), each in one list, so that a
+daemon.json can be carried over: what would change a container or the API's safety is never ignored.
+"""
+
+from typing import Any, Final, NamedTuple
+
+
+class Foreign(NamedTuple):
+    """A key without effect. `only`: the values that are taken; for an accepted key, empty means any value."""
+
+    shape: str
+    reason: str
+    flag: str = ""
+    only: tuple[Any, ...] = ()
+
+
+_NO_NETWORKS: Final = "containers have a loopback or the host's network"
+_NO_PULL: Final = "images come from archives"
+_NO_SWARM: Final = "there is no swarm mode"
+_NO_CONTAINERD: Final = "containerd is not used"
+_NO_BUILDER: Final = "there is no builder"
+
+
+def _network(*keys: str, shape: str = "text") -> dict[str, Foreign]:
+    return {key: Foreign(shape, _NO_NETWORKS) for key in keys}
+
+
+ACCEPTED: Final[dict[str, Foreign]] = {
+    "live-restore": Foreign("bool", "containers always outlive the daemon"),
+    "raw-logs": Foreign("bool", "the daemon's log never has colours"),
+    "experimental": Foreign("bool", "nothing is hidden behind it"),
+    "features": Foreign("map", "none of dockerd's features can be switched here", "feature"),
+    "storage-driver": Foreign("text", "overlayfs is used", only=("", "overlay2", "overlay", "overlayfs")),
+    "default-ipc-mode": Foreign("text", "each container has its own", only=("", "private")),
+    "default-cgroupns-mode": Foreign("text", "each container has its own", only=("", "private")),
+    "containerd": Foreign("text", _NO_CONTAINERD),
+    "containerd-namespace": Foreign("text", _NO_CONTAINERD),
+    "containerd-plugins-namespace": Foreign("text", _NO_CONTAINERD),
+    "cri-containerd": Foreign("bool", _NO_CONTAINERD),
+    "max-concurrent-downloads": Foreign("int", _NO_PULL),
+    "max-concurrent-uploads": Foreign("int", _NO_PULL),
+    "max-download-attempts": Foreign("int", _NO_PULL),
+    "registry-mirrors": Foreign("list", _NO_PULL, "registry-mirror"),
+    "insecure-registries": Foreign("list", _NO_PULL, "insecure-registry"),
+    "allow-nondistributable-artifacts": Foreign("list", _NO_PULL),
+    "proxies": Foreign("map", _NO_PULL, "-"),
+    "builder": Foreign("map", _NO_BUILDER, "-"),
+    "cdi-spec-dirs": Foreign("list", "devices are given by path", "cdi-spec-dir"),
+    "nri-opts": Foreign("map", "there is no node resource interface"),
+    "node-generic-resources": Foreign("list", _NO_SWARM, "node-generic-resource"),
+    "swarm-default-advertise-addr": Foreign("text", _NO_SWARM),
+    "swarm-raft-heartbeat-tick": Foreign("int", _NO_SWARM),
+    "swarm-raft-election-tick": Foreign("int", _NO_SWARM),
+    **_network("bridge", "bip", "bip6", "fixed-cidr", "fixed-cidr-v6", "default-gateway", "default-gateway-v6", "ip"),
+    **_network("icc", "ip-forward", "ip-forward-no-drop", "ip-masq", "iptables", "ip6tables", "ipv6", shape="bool"),
+    **_network("userland-proxy", "allow-direct-routing", shape="bool"),
+    **_network("userland-proxy-path", "firewall-backend", "bridge-accept-fwmark"),
+    **_network("mtu", "network-control-plane-mtu", "network-diagnostic-port", shape="int"),
+    "default-address-pools": Foreign("list", _NO_NETWORKS, "default-address-pool"),
+    "default-network-opts": Foreign("map", _NO_NETWORKS, "default-network-opt"),
+    "host-gateway-ip": Foreign("text", _NO_NETWORKS),
+    "host-gateway-ips": Foreign("list", _NO_NETWORKS, "-"),
+}
+"""Taken without effect, with one notice in the log."""
+
+REFUSED: Final[dict[str, Foreign]] = {
+    "authorization-plugins": Foreign("list", "there are no authorization plugins", "authorization-plugin", ([],)),
+    "api-cors-header": Foreign("text", "web pages get no access to the API", only=("",)),
+    "userns-remap": Foreign("text", "containers have no user namespaces yet", only=("",)),
+    "selinux-enabled": Foreign("bool", "SELinux labels are not set", only=(False,)),
+    "storage-opts": Foreign("list", "overlayfs takes no options here", "storage-opt", ([],)),
+    "metrics-addr": Foreign("text", "there is no metrics endpoint yet", only=("",)),
+    "min-api-version": Foreign("text", "API versions 1.24 to 1.47 are served", only=("", "1.24")),
+    "cpu-rt-period": Foreign("int", "real-time scheduling is not set up", only=(0,)),
+    "cpu-rt-runtime": Foreign("int", "real-time scheduling is not set up", only=(0,)),
+    "dns": Foreign("list", "resolv.conf is the host's; --dns sets it for a container", only=([],)),
+    "dns-opts": Foreign("list", "resolv.conf is the host's; --dns-option sets it for a container", "dns-opt", ([],)),
+    "dns-search": Foreign("list", "resolv.conf is the host's; --dns-search sets it for a container", only=([],)),
+    "oom-score-adjust": Foreign("int", "set OOMScoreAdjust in the service's unit", only=(0,)),
+    "default-init": Foreign("text", "the key is init-path", "-", ("",)),
+    "graph": Foreign("text", "the key is data-root", "graph", ("",)),
+}
+"""Refused at the start, unless set to a value that asks for nothing (`only`)."""
