@@ -1,0 +1,110 @@
+"""A container's root file system: the image's layers and the container's own on top, stacked by overlayfs.
+
+Source: mount(2), umount2(2), Documentation/filesystems/overlayfs.rst. All functions block; call them in a thread.
+"""
+
+import ctypes
+import errno
+import os
+import threading
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Final
+
+from logd.errors import LogdError
+
+MNT_DETACH: Final = 2
+UMOUNT_NOFOLLOW: Final = 8
+CLONE_FS: Final = 0x200
+MAX_OPTIONS: Final = os.sysconf("SC_PAGE_SIZE") - 1  # mount(2) copies one page, with its final NUL
+INDEX_PARAMETER: Final = Path("/sys/module/overlay/parameters/index")
+
+_libc = ctypes.CDLL(None, use_errno=True)
+
+
+def mount_overlay(lower: Sequence[Path], upper: Path, work: Path, target: Path) -> None:
+    """Mount `lower` (top layer first) with the writable `upper` on `target`; `work` is an empty folder beside `upper`.
+
+    The three folders of the container are made if missing. Raises LogdError with the system's reason, and for more
+    layers than the options of one mount can name. An image without a layer gets an empty folder below.
+    """
+    upper, work, target = upper.absolute(), work.absolute(), target.absolute()
+    lower = [path.absolute() for path in lower] or [work.parent / "empty"]
+    if lower == [work.parent / "empty"]:
+        lower[0].mkdir(exist_ok=True)
+    for folder in (upper, work, target):
+        folder.mkdir(mode=0o755, parents=True, exist_ok=True)
+    work.chmod(0o700)
+    options = _options([str(path) for path in lower], upper, work)
+    if len(options) <= MAX_OPTIONS:
+        _mount(options, target)
+        return
+    parent = Path(os.path.commonpath([str(path.parent) for path in lower]))
+    options = _options([str(path.relative_to(parent)) for path in lower], upper, work)
+    if len(options) > MAX_OPTIONS:
+        raise LogdError(
+            f"overlay: {len(lower)} layers are too many for one mount: their names take {len(options)} bytes of "
+            f"{MAX_OPTIONS}"
+        )
+    _mount_from(parent, options, target)
+
+
+def unmount(target: Path) -> None:
+    """Unmount what is mounted on `target`; nothing mounted there is fine. A busy mount is detached."""
+    path = os.fsencode(target)
+    if _libc.umount2(path, UMOUNT_NOFOLLOW) == 0:
+        return
+    number = ctypes.get_errno()
+    if number == errno.EBUSY and _libc.umount2(path, UMOUNT_NOFOLLOW | MNT_DETACH) == 0:
+        return
+    if number not in {errno.EINVAL, errno.ENOENT}:
+        raise LogdError(f"unmount {target}: {os.strerror(number)}")
+
+
+def is_mounted(target: Path) -> bool:
+    """Tell whether `target` is the root of a mount (by its device number, which an overlay always has of its own)."""
+    return os.path.ismount(target)
+
+
+def _options(lower: Sequence[str], upper: Path, work: Path) -> bytes:
+    parts = [
+        f"lowerdir={':'.join(_escape(path) for path in lower)}",
+        f"upperdir={_escape(str(upper), ':')}",
+        f"workdir={_escape(str(work), ':')}",
+    ]
+    if INDEX_PARAMETER.exists():
+        # With an index a layer that is (or was, before a crash) part of another mount is refused.
+        parts.append("index=off")
+    return os.fsencode(",".join(parts))
+
+
+def _escape(path: str, plain: str = "") -> str:
+    r"""Put a backslash before what separates options and layers (in upperdir a colon separates nothing)."""
+    return "".join(f"\\{letter}" if letter in "\\,:" and letter not in plain else letter for letter in path)
+
+
+def _mount(options: bytes, target: Path) -> None:
+    if _libc.mount(b"overlay", os.fsencode(target), b"overlay", ctypes.c_ulong(0), options) != 0:
+        number = ctypes.get_errno()
+        hint = "; is the data-root itself on an overlay or a network file system?" if number == errno.EINVAL else ""
+        raise LogdError(f"overlay: mount on {target}: {os.strerror(number)}{hint}")
+
+
+def _mount_from(folder: Path, options: bytes, target: Path) -> None:
+    """Mount with layer names relative to `folder`: in a thread with a working directory of its own."""
+    failure: list[Exception] = []
+
+    def run() -> None:
+        try:
+            if _libc.unshare(CLONE_FS) != 0:
+                raise LogdError(f"overlay: unshare: {os.strerror(ctypes.get_errno())}")
+            os.chdir(folder)
+            _mount(options, target)
+        except (LogdError, OSError) as error:
+            failure.append(error)
+
+    thread = threading.Thread(target=run, name="overlay-mount")
+    thread.start()
+    thread.join()
+    if failure:
+        raise failure[0]
