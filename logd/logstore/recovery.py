@@ -1,0 +1,178 @@
+"""Bring a store into a state that can be written on, whatever stopped its last writer. Called under the store's lock.
+
+Bytes beyond the last entry are adopted with the time of the recovery; entries beyond the data's end are cut. What
+cannot be understood is set aside under another name, never deleted, and writing goes on in a new segment at a
+position that was not used before.
+"""
+
+import os
+from typing import NamedTuple
+
+from logd.logstore.segment import (
+    ENTRY_BYTES,
+    HEADER_ENTRIES,
+    REASON_CODES,
+    Entry,
+    Header,
+    Kind,
+    data_name,
+    file_names,
+    index_name,
+    pack_entry,
+    segment_numbers,
+    unpack_entry,
+    unpack_header,
+)
+from logd.logstore.totals import Totals
+from logd.record import STDERR, STDOUT
+
+HEADER_BYTES = HEADER_ENTRIES * ENTRY_BYTES
+MAX_LENGTH = 2**32 - 1
+
+
+class Recovered(NamedTuple):
+    """Where writing goes on."""
+
+    number: int
+    """The newest segment, 0 if there is none."""
+    ends: tuple[int, int]
+    """The positions after the last byte of stdout and of stderr."""
+    entries: int
+    """How many entries the newest segment's index has."""
+    last_ns: int
+    """The time of its last entry."""
+    reusable: bool
+    """Whether writing may go on in it; otherwise a new segment is due."""
+    gaps: tuple[tuple[int, int, int, int], ...]
+    """(stream, position, length, reason code) to be noted at the begin of the new segment."""
+
+
+class _Scan(NamedTuple):
+    header: Header
+    entries: list[Entry]
+    damaged: bool
+    """A bad entry with good ones behind it: not a torn tail."""
+
+
+def recover(folder: str, boot_id: bytes, now_ns: int, totals: Totals) -> Recovered:
+    """Mend the newest segment of the store in `folder` and return where writing goes on."""
+    used = (totals.streams[STDOUT].end, totals.streams[STDERR].end)
+    numbers = segment_numbers(folder)
+    _discard_strays(folder, numbers)
+    quarantined = [0, 0]
+    while numbers:
+        number = numbers.pop()
+        scan = _scan(folder, number)
+        if scan is None:
+            sizes = [_size(folder, number, stream) for stream in (STDOUT, STDERR)]
+            quarantined = [have + more for have, more in zip(quarantined, sizes, strict=True)]
+            _set_aside(folder, number)
+            continue
+        ends, entries, last_ns = _mend(folder, number, scan, now_ns)
+        return _resume(number, ends, entries, last_ns, scan, boot_id, used, quarantined)
+    start = (used[0] + quarantined[0], used[1] + quarantined[1])
+    gaps = _gaps((0, 0), start, REASON_CODES["damaged"]) if any(start) else ()
+    return Recovered(0, start, 0, 0, reusable=False, gaps=gaps)
+
+
+def _resume(
+    number: int,
+    ends: tuple[int, int],
+    entries: int,
+    last_ns: int,
+    scan: _Scan,
+    boot_id: bytes,
+    used: tuple[int, int],
+    quarantined: list[int],
+) -> Recovered:
+    """Decide where to go on: never at a position that a reader or a driver may have seen already."""
+    floor = (max(ends[0], used[0]) + quarantined[0], max(ends[1], used[1]) + quarantined[1])
+    rebooted = scan.header.boot_id != boot_id
+    if floor == ends and not rebooted and not scan.damaged:
+        return Recovered(number, ends, entries, last_ns, reusable=True, gaps=())
+    reason = "damaged" if any(quarantined) else "unclean-boot" if rebooted else "no-space"
+    return Recovered(number, floor, entries, last_ns, reusable=False, gaps=_gaps(ends, floor, REASON_CODES[reason]))
+
+
+def _gaps(have: tuple[int, int], go_on: tuple[int, int], reason: int) -> tuple[tuple[int, int, int, int], ...]:
+    pairs = zip((STDOUT, STDERR), have, go_on, strict=True)
+    return tuple((stream, end, base - end, reason) for stream, end, base in pairs if base > end)
+
+
+def _discard_strays(folder: str, numbers: list[int]) -> None:
+    """Remove data files without an index: deletion removes the index first."""
+    for name in os.listdir(folder):
+        stem, _, ending = name.partition(".")
+        if ending in ("stdout", "stderr", "sealed") and stem.isdigit() and int(stem) not in numbers:
+            os.unlink(os.path.join(folder, name))
+
+
+def _set_aside(folder: str, number: int) -> None:
+    for name in file_names(number):
+        path = os.path.join(folder, name)
+        if os.path.exists(path):
+            os.rename(path, path + ".damaged")
+
+
+def _size(folder: str, number: int, stream: int) -> int:
+    try:
+        return os.stat(os.path.join(folder, data_name(number, stream))).st_size
+    except FileNotFoundError:
+        return 0
+
+
+def _scan(folder: str, number: int) -> _Scan | None:
+    """Read a whole index; None when its header can't be read. A torn tail is left out."""
+    with open(os.path.join(folder, index_name(number)), "rb") as file:
+        raw = file.read()
+    header = unpack_header(raw[:HEADER_BYTES])
+    if header is None:
+        return None
+    entries: list[Entry] = []
+    bad = 0
+    for at in range(HEADER_BYTES, len(raw), ENTRY_BYTES):
+        entry = unpack_entry(raw[at : at + ENTRY_BYTES])
+        if entry is None or entry.sequence != at // ENTRY_BYTES:
+            bad += 1
+            continue
+        if bad:
+            return _Scan(header, entries + _valid(raw, at), damaged=True)
+        entries.append(entry)
+    return _Scan(header, entries, damaged=False)
+
+
+def _valid(raw: bytes, start: int) -> list[Entry]:
+    found = (unpack_entry(raw[at : at + ENTRY_BYTES]) for at in range(start, len(raw), ENTRY_BYTES))
+    return [entry for entry in found if entry is not None]
+
+
+def _mend(folder: str, number: int, scan: _Scan, now_ns: int) -> tuple[tuple[int, int], int, int]:
+    """Cut entries without data, adopt data without entries; return the ends, the count of entries, the last time."""
+    sizes = {stream: _size(folder, number, stream) for stream in (STDOUT, STDERR)}
+    ends = {stream: scan.header.base(stream) for stream in (STDOUT, STDERR)}
+    bound = {stream: ends[stream] + sizes[stream] for stream in ends}
+    last_ns = scan.header.time_ns
+    if scan.damaged:
+        return (bound[STDOUT], bound[STDERR]), HEADER_ENTRIES + len(scan.entries), now_ns
+    kept = HEADER_ENTRIES
+    for entry in scan.entries:
+        if entry.kind in (Kind.DATA, Kind.ADOPTED):
+            if entry.position + entry.length > bound[entry.stream]:
+                break
+            ends[entry.stream] = entry.position + entry.length
+        last_ns = entry.time_ns
+        kept += 1
+    descriptor = os.open(os.path.join(folder, index_name(number)), os.O_RDWR | os.O_CLOEXEC)
+    try:
+        os.ftruncate(descriptor, kept * ENTRY_BYTES)
+        for stream in (STDOUT, STDERR):
+            while ends[stream] < bound[stream]:
+                length = min(bound[stream] - ends[stream], MAX_LENGTH)
+                last_ns = max(now_ns, last_ns)
+                adopted = pack_entry(kept, last_ns, ends[stream], length, stream, Kind.ADOPTED)
+                os.pwrite(descriptor, adopted, kept * ENTRY_BYTES)
+                ends[stream] += length
+                kept += 1
+    finally:
+        os.close(descriptor)
+    return (ends[STDOUT], ends[STDERR]), kept, last_ns
