@@ -1,7 +1,7 @@
 """The daemon's settings, typed: each field of DaemonConfig is the one home of a key of daemon.json and its flag.
 
 Names, defaults and meanings are dockerd's (https://docs.docker.com/reference/cli/dockerd/); logd's own stand under
-`"logd": {"store": …}`. Files and flags are read by config_file and config_flags.
+`"logd": {"store": …}`. Files and flags are read by daemon/config_file and daemon/flags.
 """
 # ruff: noqa: RUF009  (_option is dataclasses.field with names for its metadata)
 
@@ -156,9 +156,26 @@ class DaemonConfig:
     min_free: int | None = _store(
         RAM_SIZE, None, "bytes left free on the store's file system; default: 1 %, at most 1 GiB", "min-free"
     )
+    log_to: str = _option(
+        one_of("auto", "journald", "syslog", "stderr"),
+        "auto",
+        "where the daemon's own log goes; auto: stderr on a terminal, else journald, syslog or stderr, what there is",
+        key=("logd", "log", "to"),
+        flag="",
+    )
     sync: str = _store(
         one_of("", "1s", "always"), "", "when output is forced to the disk, for containers that do not say", "sync"
     )
+
+    def take_over(self, new: "DaemonConfig") -> list[str]:
+        """Change the reloadable settings to those of `new`; return the keys of others that differ.
+
+        The one place where a setting changes: all parts hold this object, so that a reload reaches each of them.
+        """
+        for option in OPTIONS:
+            if option.reloadable:
+                object.__setattr__(self, option.name, getattr(new, option.name))
+        return [".".join(one.key) for one in OPTIONS if getattr(self, one.name) != getattr(new, one.name)]
 
 
 def _described(one: "Field[Any]") -> Option:

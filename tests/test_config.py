@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 
 from logd.config import OPTIONS, DaemonConfig, Runtime
-from logd.config_file import Loaded, load, reloaded, unreloadable
-from logd.dockerd_keys import ACCEPTED, REFUSED
+from logd.daemon.config_file import Loaded, load
+from logd.daemon.dockerd_keys import ACCEPTED, REFUSED
 from logd.errors import InvalidParameter
 
 DOCUMENT = Path(__file__).parent.parent / "docs" / "configuration.md"
@@ -214,11 +214,11 @@ def test_null_is_as_good_as_nothing(write: Any) -> None:
 
 
 def test_a_reload_takes_what_can_change_and_names_what_can_not(write: Any) -> None:
-    old = DaemonConfig()
-    new = from_file(write, {"debug": True, "labels": ["a=b"], "data-root": "/elsewhere", "log-driver": "none"}).config
-    merged = reloaded(old, new)
-    assert (merged.debug, merged.labels, merged.data_root) == (True, ("a=b",), old.data_root)
-    assert unreloadable(old, new) == ["data-root", "log-driver"]
+    config = DaemonConfig()
+    content = {"debug": True, "labels": ["a=b"], "data-root": "/elsewhere", "log-driver": "none"}
+    needs_restart = config.take_over(from_file(write, content).config)
+    assert (config.debug, config.labels, config.data_root) == (True, ("a=b",), Path("/var/lib/logd"))
+    assert needs_restart == ["data-root", "log-driver"]
 
 
 def test_each_key_is_in_exactly_one_list() -> None:

@@ -8,14 +8,13 @@ import difflib
 import json
 import os
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
 from logd.config import OPTIONS, DaemonConfig, Option, stock_runtimes
-from logd.config_flags import Flags, parse_flags
 from logd.config_kinds import SHAPE_TYPES
-from logd.dockerd_keys import ACCEPTED, REFUSED, Foreign
+from logd.daemon.dockerd_keys import ACCEPTED, REFUSED, Foreign
+from logd.daemon.flags import Flags, parse_flags
 from logd.errors import InvalidParameter
 
 DEFAULT_FILE: Final = Path("/etc/logd/daemon.json")
@@ -46,18 +45,6 @@ def load(argv: Sequence[str]) -> Loaded:
     except InvalidParameter as error:
         raise InvalidParameter(f"unable to configure the daemon with file {path}: {error}") from error
     return Loaded(config, path, notices, flags.validate)
-
-
-def unreloadable(old: DaemonConfig, new: DaemonConfig) -> list[str]:
-    """Return the keys that differ and need a restart."""
-    return [
-        ".".join(one.key) for one in OPTIONS if not one.reloadable and getattr(old, one.name) != getattr(new, one.name)
-    ]
-
-
-def reloaded(old: DaemonConfig, new: DaemonConfig) -> DaemonConfig:
-    """Return `old` with those settings of `new` that a running daemon takes over."""
-    return replace(old, **{one.name: getattr(new, one.name) for one in OPTIONS if one.reloadable})
 
 
 def read_file(path: Path) -> dict[str, Any]:

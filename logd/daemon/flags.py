@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from typing import Any, Final, NamedTuple, NoReturn
 
 from logd.config import OPTIONS
-from logd.dockerd_keys import ACCEPTED, REFUSED
+from logd.daemon.dockerd_keys import ACCEPTED, REFUSED
 from logd.errors import InvalidParameter
 
 SHORT_FOREIGN: Final = {"bridge": "-b", "storage-driver": "-s"}

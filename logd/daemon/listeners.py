@@ -1,0 +1,165 @@
+"""From `hosts` to listening sockets: unix:///path, fd:// (socket activation), tcp://address:port with client TLS."""
+
+import grp
+import logging
+import os
+import socket
+import ssl
+import stat
+from pathlib import Path
+from typing import Final, NamedTuple
+
+from logd.config import DaemonConfig
+from logd.daemon.lock import make_folder
+from logd.errors import Conflict, InvalidParameter, LogdError
+
+LOG = logging.getLogger(__name__)
+SOCKET_MODE: Final = 0o660
+BACKLOG: Final = 512
+_UMASK: Final = 0o177
+
+
+class Listener(NamedTuple):
+    """A bound socket, how to call it, and the TLS that it needs. `inode` tells whether a path is still ours."""
+
+    name: str
+    socket: socket.socket
+    tls: ssl.SSLContext | None
+    path: Path | None
+    inode: int
+
+    def close(self) -> None:
+        """Close the socket and remove its path, unless another daemon has put its own there."""
+        self.socket.close()
+        if self.path is not None and self.path.exists() and self.path.stat().st_ino == self.inode:
+            self.path.unlink()
+
+
+def open_listeners(config: DaemonConfig, activated: list[socket.socket]) -> list[Listener]:
+    """Bind all of `hosts`; on failure none stays bound. Raises LogdError with the host's name."""
+    listeners: list[Listener] = []
+    tls = tls_context(config) if config.tlsverify else None
+    try:
+        for host in config.hosts:
+            listeners += _open(host, config, activated, tls)
+    except BaseException:
+        for listener in listeners:
+            listener.close()
+        raise
+    return listeners
+
+
+def tls_context(config: DaemonConfig) -> ssl.SSLContext:
+    """Return the server's side of TLS 1.2 or newer, for clients with a certificate signed by tlscacert."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    context.verify_mode = ssl.CERT_REQUIRED
+    load_certificates(context, config)
+    return context
+
+
+def load_certificates(context: ssl.SSLContext, config: DaemonConfig) -> None:
+    """Read the PEM files; for a context in use, new connections get what is read."""
+    try:
+        context.load_verify_locations(config.tlscacert)
+    except OSError as error:
+        raise InvalidParameter(f"tlscacert: {config.tlscacert}: {error}") from error
+    try:
+        context.load_cert_chain(config.tlscert, config.tlskey)
+    except OSError as error:
+        raise InvalidParameter(f"tlscert, tlskey: {config.tlscert}, {config.tlskey}: {error}") from error
+
+
+def _open(
+    host: str, config: DaemonConfig, activated: list[socket.socket], tls: ssl.SSLContext | None
+) -> list[Listener]:
+    scheme, _, rest = host.partition("://")
+    if scheme == "unix":
+        return [_open_unix(Path(rest), config.group)]
+    if scheme == "tcp":
+        return [Listener(host, one, tls, None, 0) for one in _open_tcp(host, rest)]
+    if not activated:
+        raise LogdError("fd://: no sockets found via socket activation: make sure the service was started by systemd")
+    return [_activated(one, tls) for one in activated]
+
+
+def _activated(one: socket.socket, tls: ssl.SSLContext | None) -> Listener:
+    if one.family == socket.AF_UNIX:
+        return Listener(f"fd://{one.getsockname()}", one, None, None, 0)
+    if tls is None:
+        raise InvalidParameter(
+            f"fd://: {one.getsockname()} is not a unix socket: TCP needs tlsverify with tlscacert, tlscert and tlskey"
+        )
+    return Listener(f"fd://{one.getsockname()}", one, tls, None, 0)
+
+
+def _open_unix(path: Path, group: str) -> Listener:
+    make_folder(path.parent) if not path.parent.exists() else None
+    _remove_stale(path)
+    server = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC)
+    before = os.umask(_UMASK)  # nobody may connect before the group is right
+    try:
+        server.bind(str(path))
+    except OSError as error:
+        server.close()
+        raise LogdError(f"unix://{path}: {error.strerror}") from error
+    finally:
+        os.umask(before)
+    gid = _group_id(group)
+    if gid is not None:
+        os.chown(path, 0, gid)
+        path.chmod(SOCKET_MODE)
+    server.listen(BACKLOG)
+    return Listener(f"unix://{path}", server, None, path, path.stat().st_ino)
+
+
+def _group_id(group: str) -> int | None:
+    """Return the gid of a name or number; None, with a warning, where the default group does not exist."""
+    if group.isdecimal():
+        return int(group)
+    try:
+        return grp.getgrnam(group).gr_gid
+    except KeyError:
+        if group != DaemonConfig.group:
+            raise InvalidParameter(f"group: group {group} not found") from None
+    LOG.warning("group %s not found: only root can use the socket (create it with: groupadd --system %s)", group, group)
+    return None
+
+
+def _remove_stale(path: Path) -> None:
+    """Remove a socket that nobody listens on. Raises Conflict for one in use and for anything else."""
+    try:
+        mode = path.lstat().st_mode
+    except FileNotFoundError:
+        return
+    if not stat.S_ISSOCK(mode):
+        raise Conflict(f"unix://{path}: the path exists and is not a socket")
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK) as probe:
+        try:
+            probe.connect(str(path))
+        except ConnectionRefusedError:
+            path.unlink()
+            return
+        except OSError as error:
+            raise Conflict(f"unix://{path}: {error.strerror}") from error
+    raise Conflict(f"unix://{path}: another process listens there")
+
+
+def _open_tcp(host: str, address: str) -> list[socket.socket]:
+    name, _, port = address.rpartition(":")
+    found: list[socket.socket] = []
+    try:
+        answers = socket.getaddrinfo(name.strip("[]"), int(port), type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+        for family, kind, protocol, _, where in dict.fromkeys(answers):
+            server = socket.socket(family, kind | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC, protocol)
+            found.append(server)
+            server.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            if family == socket.AF_INET6:
+                server.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+            server.bind(where)
+            server.listen(BACKLOG)
+    except OSError as error:
+        for one in found:
+            one.close()
+        raise LogdError(f"{host}: {error.strerror}") from error
+    return found
