@@ -1,0 +1,204 @@
+"""`logs`: read containers' logs. It only ever reads, and it starts fast: the standard library only, imported late."""
+
+import signal
+import sys
+from collections.abc import Sequence
+from typing import Final
+
+from logd.cli import terminal
+from logd.cli.client import Client
+from logd.cli.options import Options, parse_options
+from logd.cli.printers import (
+    STDERR_FD,
+    STDOUT_FD,
+    ExactPrinter,
+    JsonPrinter,
+    Notices,
+    PrefixPrinter,
+    Printer,
+    write_all,
+)
+from logd.cli.streams import Container, LogStream
+from logd.errors import InvalidParameter, LogdError
+
+HELP: Final = """\
+Usage:  logs [OPTIONS] CONTAINER...
+
+Show the logs of containers. Several containers are interleaved by time, each line with its container's name.
+
+A CONTAINER is a name, an id or the beginning of one, or a glob such as 'web-*'.
+
+Which lines:
+  -f, --follow          Go on with what comes, until the containers end
+  -n, --tail N          Only the last N lines of each container (default "all")
+      --since TIME      Only what came at TIME or later
+      --until TIME      Only what came before TIME
+  -g, --grep RE         Only lines in which the pattern is found (RE2 syntax)
+      --stream NAME     Only stdout, or only stderr
+      --after CURSOR    Go on exactly behind a line of --json (once for each container)
+
+Which containers:
+  -a, --all             Every container, running or not
+  -l, --label LABEL     Those with the label: KEY or KEY=VALUE (again: all of them must fit)
+
+How they look:
+  -t, --timestamps      The time before each line
+      --json            One JSON object a line: time, container, name, stream, line, cursor
+      --raw             Let escape sequences through to the terminal (they can do harm there)
+      --color WHEN      Colours of the names: auto, always or never (default "auto")
+
+  -H, --host ADDRESS    Where the daemon listens (default: LOGD_HOST, DOCKER_HOST,
+                        unix:///run/logd/logd.sock)
+  -h, --help            This text
+  -V, --version         The version
+
+TIME is RFC 3339 (2026-01-02T15:04:05Z), a date (2026-01-02), a clock time of today (15:04), Unix seconds
+(1767366245.5), or how long ago (90s, 10m, 1h30m).
+
+In a pipe, one container's bytes come out exactly as they were written, stdout on stdout and stderr on stderr.
+
+Examples:
+  logs -f web                          Follow one container
+  logs -f --since 10m 'web-*' db       Follow several, from ten minutes ago
+  logs -n 100 --grep 'ERROR|panic' web The matching ones of the log, 100 at most
+  logs -l app=shop --stream stderr     What the containers of an application complain about
+  logs --json web | jq -r .line        For programs
+
+Exit status: 0, 1 (the log could not be read to its end), 125 (wrong usage), 130 (Ctrl-C), 141 (closed pipe).
+"""
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run the command and exit."""
+    signal.signal(signal.SIGPIPE, signal.SIG_DFL)  # a closed pipe or Ctrl-C ends it as it ends cat: quietly,
+    signal.signal(signal.SIGINT, signal.SIG_DFL)  # and the shell sees 141 or 130
+    try:
+        options = parse_options(sys.argv[1:] if arguments is None else arguments)
+        status = run(options)
+    except InvalidParameter as error:
+        complain(error)
+        sys.stderr.write("\nUsage:  logs [OPTIONS] CONTAINER...\n\nRun 'logs --help' for more information\n")
+        status = error.exit_code
+    except LogdError as error:
+        complain(error)
+        status = 1
+    except OSError as error:  # a full disk under stdout
+        complain(f"write error: {error.strerror or error}")
+        status = 1
+    sys.exit(status)
+
+
+def run(options: Options) -> int:
+    """Do what the options say and return the exit status."""
+    if options.action == "help":
+        sys.stdout.write(HELP)
+        return 0
+    if options.action == "version":
+        from importlib.metadata import version  # noqa: PLC0415  # slow, and for this alone
+
+        sys.stdout.write(f"logs {version('logd')}\n")
+        return 0
+    client = Client(options.host)
+    if options.action == "complete":
+        return complete(client)
+    containers = chosen(client, options)
+    streams = [LogStream(client, one, options.query, after) for one, after in starts(containers, options)]
+    printer = make_printer(options, containers)
+    for stream in streams:
+        stream.open()
+    if terminal_may_be_coloured(printer):
+        signal.signal(signal.SIGINT, lambda *_: interrupted(printer))
+    if len(streams) == 1:
+        show_one(streams[0], printer)
+        broken = []
+    else:
+        broken = show_merged(streams, printer, follow=options.follow)
+    printer.finish()
+    for stream, error in broken:
+        complain(f"{stream.container.name}: {error}")
+    return 1 if broken or printer.failed else 0
+
+
+def chosen(client: Client, options: Options) -> list[Container]:
+    """Return the containers meant. A single name is left to the daemon, which saves a request."""
+    from logd.cli.pattern import choose, is_glob  # noqa: PLC0415  # brings json
+
+    words = options.containers
+    if len(words) == 1 and not (is_glob(words[0]) or options.labels or options.as_json or options.after):
+        return [Container(words[0], "", words[0])]
+    return choose(client, words, options.labels, every=options.every)
+
+
+def starts(containers: Sequence[Container], options: Options) -> list[tuple[Container, tuple[int, int] | None]]:
+    """Return each container with the positions of its --after. Raises InvalidParameter for a cursor of another one."""
+    places: dict[str, tuple[int, int]] = {}
+    for owner, positions in options.after:
+        found = [one for one in containers if owner in {"", one.name, one.id} or (one.id.startswith(owner))]
+        if len(found) != 1:
+            whose = f"of {owner!r}, which is not shown" if owner else "that does not say of which container it is"
+            raise InvalidParameter(f"--after: a cursor {whose} (shown: {', '.join(one.name for one in containers)})")
+        places[found[0].id] = positions
+    return [(one, places.get(one.id)) for one in containers]
+
+
+def make_printer(options: Options, containers: Sequence[Container]) -> Printer:
+    """Return the printer for the options."""
+    notices = Notices()
+    if options.as_json:
+        return JsonPrinter(notices)
+    several = len(containers) > 1
+    if several or options.timestamps:
+        names = [one.name for one in containers] if several else []
+        return PrefixPrinter(notices, names, timestamps=options.timestamps, raw=options.raw, colour=options.colour)
+    return ExactPrinter(notices, raw=options.raw)
+
+
+def show_one(stream: LogStream, printer: Printer) -> None:
+    """Show one container's log as it arrives."""
+    while not stream.ended:
+        printer.show(stream, stream.receive())
+
+
+def show_merged(streams: Sequence[LogStream], printer: Printer, *, follow: bool) -> list[tuple[LogStream, LogdError]]:
+    """Show several logs by time. Return those that broke."""
+    from logd.cli.merge import Merger  # noqa: PLC0415  # for several only
+
+    merger = Merger(streams, follow=follow)
+    for stream, event in merger.events():
+        printer.show(stream, [event])
+    return merger.failures
+
+
+def terminal_may_be_coloured(printer: Printer) -> bool:
+    """Say whether an interrupt may leave a container's colours on."""
+    return isinstance(printer, ExactPrinter) and any(map(terminal.is_terminal, (STDOUT_FD, STDERR_FD)))
+
+
+def interrupted(printer: Printer) -> None:
+    """Leave the terminal as it was, then die of SIGINT, so that a shell's loop ends too."""
+    printer.finish()
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+    signal.raise_signal(signal.SIGINT)
+
+
+def complain(problem: object) -> None:
+    """Say on stderr what is wrong."""
+    write_all(STDERR_FD, terminal.neutralise(f"logs: {problem}\n".encode("utf-8", "replace")))
+
+
+def complete(client: Client) -> int:
+    """Print the names of all containers, for the shell's completion; nothing at all if that fails."""
+    try:
+        names = [
+            name.removeprefix("/")
+            for one in client.json("GET", "/containers/json", {"all": True})
+            for name in one["Names"]
+        ]
+    except LogdError:
+        return 1
+    sys.stdout.write("".join(f"{name}\n" for name in sorted(names)))
+    return 0
+
+
+if __name__ == "__main__":
+    main()
