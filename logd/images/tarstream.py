@@ -1,0 +1,269 @@
+"""An archive from a descriptor: decompressed, hashed, bounded, and its tar headers one after the other.
+
+Runs in the unpacking process only. The standard library's tarfile parses headers and nothing else: it is no
+boundary against hostile names. Memory is bounded whatever the input: one input chunk, what it decompresses to, and
+one header.
+
+Source: POSIX.1-2017 pax, section "pax Interchange Format"; RFC 1952 (gzip), RFC 8878 (zstd), the xz file format.
+"""
+
+import bz2
+import hashlib
+import lzma
+import os
+import tarfile
+import zlib
+from collections.abc import Callable, Iterator
+from typing import IO, Final, Protocol, cast
+
+import zstandard
+
+from logd.images.limits import Limits
+
+CHUNK: Final = 256 << 10
+"""Bytes asked of the descriptor, and given out by a decompressor, at a time."""
+ZSTD_CHUNK: Final = 4 << 10
+"""Bytes given to zstd at a time: it has no bound on what comes out, and 4 bytes may become 128 KiB."""
+ZSTD_WINDOW: Final = 128 << 20
+LZMA_MEMORY: Final = 256 << 20
+
+GZIP_MAGIC: Final = b"\x1f\x8b\x08"
+BZIP2_MAGIC: Final = b"BZh"
+XZ_MAGIC: Final = b"\xfd7zXZ\x00"
+ZSTD_MAGICS: Final = (b"\x28\xb5\x2f\xfd", *(bytes((low,)) + b"\x2a\x4d\x18" for low in range(0x50, 0x60)))
+
+
+class ArchiveRefused(Exception):
+    """The archive is damaged, hostile or beyond a limit; the message says what is wrong with which entry."""
+
+
+class _Decoder(Protocol):
+    """One compressed member: fed until it has ended; `rest` is then what follows it, before that None."""
+
+    @property
+    def rest(self) -> bytes | None: ...
+
+    def feed(self, data: bytes) -> Iterator[bytes]: ...
+
+
+class _Gzip:
+    """One gzip member; its checksum and length are verified by zlib."""
+
+    def __init__(self) -> None:
+        self._decoder = zlib.decompressobj(wbits=zlib.MAX_WBITS | 16)
+
+    def feed(self, data: bytes) -> Iterator[bytes]:
+        while data and not self._decoder.eof:
+            yield self._decoder.decompress(data, CHUNK)
+            data = self._decoder.unconsumed_tail
+
+    @property
+    def rest(self) -> bytes | None:
+        return self._decoder.unused_data if self._decoder.eof else None
+
+
+class _Bounded:
+    """One stream of lzma or bz2, whose decoders keep input back by themselves."""
+
+    def __init__(self, decoder: lzma.LZMADecompressor | bz2.BZ2Decompressor) -> None:
+        self._decoder = decoder
+
+    def feed(self, data: bytes) -> Iterator[bytes]:
+        yield self._decoder.decompress(data, CHUNK)
+        while not self._decoder.eof and not self._decoder.needs_input:
+            yield self._decoder.decompress(b"", CHUNK)
+
+    @property
+    def rest(self) -> bytes | None:
+        return self._decoder.unused_data if self._decoder.eof else None
+
+
+class _Zstd:
+    """One zstd frame, or a skippable one."""
+
+    def __init__(self) -> None:
+        self._decoder = zstandard.ZstdDecompressor(max_window_size=ZSTD_WINDOW).decompressobj()
+        self._unfed = b""
+
+    def feed(self, data: bytes) -> Iterator[bytes]:
+        for at in range(0, len(data), ZSTD_CHUNK):
+            if self._decoder.eof:
+                self._unfed = data[at:]
+                return
+            yield self._decoder.decompress(data[at : at + ZSTD_CHUNK])
+
+    @property
+    def rest(self) -> bytes | None:
+        return self._decoder.unused_data + self._unfed if self._decoder.eof else None
+
+
+def _decoder_for(start: bytes) -> Callable[[], _Decoder] | None:
+    """Return what makes a decoder for a stream with this beginning, None for one that is not compressed."""
+    if start.startswith(GZIP_MAGIC):
+        return _Gzip
+    if start.startswith(ZSTD_MAGICS):
+        return _Zstd
+    if start.startswith(XZ_MAGIC):
+        return lambda: _Bounded(lzma.LZMADecompressor(lzma.FORMAT_XZ, memlimit=LZMA_MEMORY))
+    if start.startswith(BZIP2_MAGIC):
+        return lambda: _Bounded(bz2.BZ2Decompressor())
+    return None
+
+
+class Source:
+    """The archive's bytes, decompressed: sequential reads, with the digest of all that was given out.
+
+    It is the file object of a TarFile, which only ever seeks forward in it.
+    """
+
+    def __init__(self, fd: int, limits: Limits, *, digest: bool = True) -> None:
+        self._fd = fd
+        self._limits = limits
+        self._hash = hashlib.sha256() if digest else None
+        self._chunks = self._decompressed()
+        self._buffer = memoryview(b"")
+        self.bytes_in = 0
+        self.bytes_out = 0
+        self._position = 0
+
+    def tell(self) -> int:
+        """Return the position in the decompressed stream."""
+        return self._position
+
+    def seek(self, position: int, _whence: int = 0) -> int:
+        """Move forward."""
+        if position < self._position:
+            raise ArchiveRefused("a header points backwards in the archive")
+        self.skip(position - self._position)
+        return self._position
+
+    def read(self, size: int) -> bytes:
+        """Return `size` bytes of headers, fewer at the end of the archive."""
+        if not 0 <= size <= self._limits.max_header:
+            raise ArchiveRefused(f"a header of {size} bytes is longer than {self._limits.max_header}")
+        if len(self._buffer) >= size:
+            return bytes(self._take(size))
+        parts = []
+        while size and (part := self._take(size)):
+            parts.append(bytes(part))
+            size -= len(part)
+        return b"".join(parts)
+
+    def take(self, size: int) -> memoryview:
+        """Return at least one byte of content and at most `size`. The end of the archive is an error."""
+        part = self._take(size)
+        if not part:
+            raise ArchiveRefused("the archive ends in the middle of an entry")
+        return part
+
+    def skip(self, size: int) -> None:
+        """Read over `size` bytes, or up to the end."""
+        while size and (part := self._take(size)):
+            size -= len(part)
+
+    def finish(self) -> str:
+        """Read to the end and return the digest of the whole decompressed stream."""
+        while self._take(1 << 62):
+            pass
+        assert self._hash is not None
+        return f"sha256:{self._hash.hexdigest()}"
+
+    def close(self) -> None:
+        """Do nothing: the descriptor is the caller's."""
+
+    def _take(self, size: int) -> memoryview:
+        if not self._buffer:
+            self._buffer = memoryview(next(self._chunks, b""))
+        part, self._buffer = self._buffer[:size], self._buffer[size:]
+        self._position += len(part)
+        return part
+
+    def _raw(self) -> bytes:
+        data = os.read(self._fd, CHUNK)
+        self.bytes_in += len(data)
+        return data
+
+    def _decompressed(self) -> Iterator[bytes]:
+        start = b""
+        while len(start) < len(XZ_MAGIC) and (data := self._raw()):
+            start += data
+        if not start:
+            raise ArchiveRefused("the archive is empty")
+        make = _decoder_for(start)
+        pieces = self._plain(start) if make is None else self._decoded(start, make)
+        for piece in pieces:
+            if not piece:
+                continue
+            self.bytes_out += len(piece)
+            self._check_limits()
+            if self._hash is not None:
+                self._hash.update(piece)
+            yield piece
+
+    def _plain(self, start: bytes) -> Iterator[bytes]:
+        data = start
+        while data:
+            yield data
+            data = self._raw()
+
+    def _decoded(self, start: bytes, make: Callable[[], _Decoder]) -> Iterator[bytes]:
+        """Decode one member after the other; anything else behind a member is an error."""
+        data = start
+        try:
+            while data:
+                decoder = make()
+                while (rest := decoder.rest) is None:
+                    if not data:
+                        raise ArchiveRefused("the compressed data ends too early")
+                    yield from decoder.feed(data)
+                    data = b"" if decoder.rest is not None else self._raw()
+                data = rest or self._raw()
+        except (zlib.error, lzma.LZMAError, zstandard.ZstdError, OSError, ValueError) as error:
+            if isinstance(error, OSError) and error.errno is not None:
+                raise
+            raise ArchiveRefused(f"the compressed data is damaged: {error}") from error
+
+    def _check_limits(self) -> None:
+        limits = self._limits
+        if self.bytes_out > limits.max_bytes:
+            raise ArchiveRefused(f"the archive is larger than {limits.max_bytes} bytes when decompressed")
+        if self.bytes_out > limits.ratio_from and self.bytes_out > self.bytes_in * limits.max_ratio:
+            raise ArchiveRefused(f"the archive expands to more than {limits.max_ratio} times its size")
+
+
+class _Member(tarfile.TarInfo):
+    """A header that is either whole or an error: tarfile alone takes a damaged one for the archive's end."""
+
+    @classmethod
+    def fromtarfile(cls, tarfile_: tarfile.TarFile) -> "_Member":
+        try:
+            member = super().fromtarfile(tarfile_)
+        except (tarfile.EOFHeaderError, tarfile.EmptyHeaderError):  # type: ignore[attr-defined]  # not in the stubs
+            raise
+        except tarfile.HeaderError as error:
+            raise ArchiveRefused(f"invalid tar header: {error}") from error
+        if member.size < 0:
+            raise ArchiveRefused(f"entry {member.name!r} has a negative size")
+        return member
+
+
+def members(source: Source, limits: Limits) -> Iterator[tarfile.TarInfo]:
+    """Yield the headers; the consumer reads an entry's content from `source` before it asks for the next.
+
+    Names are text with surrogate escapes for bytes that are not UTF-8. Raises ArchiveRefused.
+    """
+    count = 0
+    try:
+        archive = tarfile.TarFile(
+            fileobj=cast("IO[bytes]", source), tarinfo=_Member, encoding="utf-8", errors="surrogateescape"
+        )
+        while (member := archive.next()) is not None:
+            archive.members = []  # type: ignore[attr-defined]  # it would keep every header it has seen
+            count += 1
+            if count > limits.max_entries:
+                raise ArchiveRefused(f"the archive has more than {limits.max_entries} entries")
+            yield member
+    except tarfile.TarError as error:
+        raise ArchiveRefused(f"invalid tar header: {error}") from error
+    except (ValueError, OverflowError, RecursionError) as error:
+        raise ArchiveRefused(f"invalid tar header: {type(error).__name__}: {error}") from error
