@@ -1,0 +1,459 @@
+"""The daemon's side of keeper and shims: start them, adopt those that outlived an earlier daemon, hear what they say.
+
+The daemon may be killed at any moment; whatever is here is made again from the sockets and files in the exec-root.
+"""
+
+import asyncio
+import contextlib
+import logging
+import os
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Final
+
+import logd
+from logd.errors import LogdError
+from logd.runtime.channel import Channel, ChannelClosed
+from logd.runtime.command import RUNTIME_FAILED_EXIT
+from logd.runtime.protocol import (
+    KEEPER_SOCKET,
+    SOCKET_NAME,
+    STATE_FILE,
+    Event,
+    ExitStatus,
+    Launch,
+    read_exit_status,
+    read_json,
+    start_ticks,
+)
+
+log = logging.getLogger(__name__)
+
+KEEPER_LOG: Final = "keeper.log"
+KEEPER_START_S: Final = 10.0
+CREATE_S: Final = 130.0
+RECONNECT_S: Final = (0.0, 0.01, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0)
+"""Between attempts to reach a shim that the keeper is replacing; the last one is repeated."""
+KEEPER_CODE: Final = "import sys; sys.path.insert(0, {root!r}); from logd.runtime.keeper import main; main()"
+
+
+class RuntimeFailure(LogdError):
+    """The container could not be created or started; `container_exit_code` is Docker's 125 … 128."""
+
+    def __init__(self, message: str, container_exit_code: int = RUNTIME_FAILED_EXIT) -> None:
+        super().__init__(message)
+        self.container_exit_code = container_exit_code
+        if container_exit_code in (126, 127):
+            self.status = 400
+
+
+class Shim:
+    """A container's shim as the daemon sees it; the same object while shims replace each other underneath."""
+
+    def __init__(self, supervisor: "Supervisor", launch: Launch) -> None:
+        loop = asyncio.get_running_loop()
+        self.launch = launch
+        self.pid = 0
+        """PID 1 of the container, on the host."""
+        self.exited: asyncio.Future[ExitStatus] = loop.create_future()
+        """How PID 1 ended."""
+        self.drained: asyncio.Future[tuple[int, int]] = loop.create_future()
+        """The end positions of stdout and stderr. Comes after `exited`, at most about 2 s later."""
+        self.created: asyncio.Future[int] = loop.create_future()
+        self.gone = asyncio.Event()
+        """No shim process is connected and none will be: the output has ended for good."""
+        self.held = True
+        self._supervisor = supervisor
+        self._channel: Channel | None = None
+        self._pidfd = -1
+        self._connected = asyncio.Event()
+        self._lease: tuple[int, int] | None = None
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    # -- what the engine asks for --------------------------------------------------------------------------------
+
+    async def start(self) -> None:
+        """Let PID 1 run the container's command. Raises RuntimeFailure."""
+        answer, _ = await self._ask("start")
+        if "error" in answer:
+            raise RuntimeFailure(answer["error"], answer.get("exit_code", RUNTIME_FAILED_EXIT))
+
+    def signal(self, number: int) -> None:
+        """Send PID 1 a signal, whatever state the shim is in. Raises ProcessLookupError if PID 1 is gone."""
+        if self._pidfd < 0:
+            raise ProcessLookupError
+        signal.pidfd_send_signal(self._pidfd, number)
+
+    async def stdin(self) -> int:
+        """Return a descriptor of stdin's write end, non-blocking; the caller closes it. Raises LogdError."""
+        answer, descriptors = await self._ask("stdin")
+        if "error" in answer:
+            raise LogdError(answer["error"])
+        return descriptors[0]
+
+    async def close_stdin(self) -> None:
+        """Let the container see the end of its stdin."""
+        await self._ask("close-stdin")
+
+    async def lease(self, positions: tuple[int, int] | None) -> None:
+        """Keep everything from these positions on, and make the container wait if it gets too far ahead.
+
+        Called again as a lossless reader moves on; None ends the lease.
+        """
+        self._lease = positions
+        with contextlib.suppress(ChannelClosed):  # with the shim gone there is nothing that could drop anything
+            await self._ask("lease", positions=positions)
+
+    async def clear(self) -> None:
+        """Remove what the store holds so far."""
+        await self._ask("clear")
+
+    async def quit(self) -> None:
+        """End a shim that still waits for output of a container that has ended."""
+        with contextlib.suppress(ChannelClosed):
+            await self._ask("quit")
+
+    async def process_ended(self, timeout_s: float) -> bool:
+        """Wait for PID 1's end as the kernel tells it, also when the shim hangs on its disk; false on the timeout."""
+        if self._pidfd < 0 or self.exited.done():
+            return True
+        loop = asyncio.get_running_loop()
+        ended = loop.create_future()
+        watched = os.dup(self._pidfd)
+
+        def end() -> None:
+            if not ended.done():
+                ended.set_result(None)
+
+        loop.add_reader(watched, end)
+        try:
+            await asyncio.wait_for(ended, timeout_s)
+        except TimeoutError:
+            return False
+        finally:
+            loop.remove_reader(watched)
+            os.close(watched)
+        return True
+
+    async def _ask(self, operation: str, **fields: Any) -> tuple[dict[str, Any], list[int]]:
+        """Ask the shim; if it dies over the question, ask the one that replaces it."""
+        while True:
+            await self._connected.wait()
+            if self._channel is None or self.gone.is_set():
+                raise ChannelClosed
+            try:
+                return await self._channel.ask(operation, **fields)
+            except ChannelClosed:
+                if self.gone.is_set():
+                    raise
+                await asyncio.sleep(0)
+
+    # -- connection ----------------------------------------------------------------------------------------------
+
+    def connect(self, connection: socket.socket) -> None:
+        """Go on with this connection."""
+        self._channel = Channel(connection, self._heard, self._lost)
+        self._connected.set()
+        if self._lease is not None:
+            self._spawn(self.lease(self._lease))
+
+    def _spawn(self, work: Any) -> None:
+        task = asyncio.get_running_loop().create_task(work, name=f"shim {self.launch.container_id[:12]}")
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    def _heard(self, message: dict[str, Any]) -> None:
+        event = message["event"]
+        if event == Event.STATE:
+            self.held = message["held"]
+            if message["pid"]:
+                self._created(message["pid"])
+            if message["exit"]:
+                self._exited(message["exit"])
+            if message["drained"]:
+                self._drained(message["drained"])
+        elif event == Event.CREATED:
+            self._created(message["pid"])
+        elif event == Event.EXIT:
+            self._exited(message)
+        elif event == Event.DRAINED:
+            self._drained(message["ends"])
+        elif event == Event.FAILED and not self.created.done():
+            self.created.set_exception(RuntimeFailure(message["message"], message["exit_code"]))
+
+    def _created(self, pid: int) -> None:
+        if not self.pid:
+            self.pid = pid
+            with contextlib.suppress(ProcessLookupError):  # over already: EXIT follows
+                self._pidfd = os.pidfd_open(pid)
+        if not self.created.done():
+            self.created.set_result(pid)
+
+    def _exited(self, fields: dict[str, Any]) -> None:
+        if not self.exited.done():
+            self.exited.set_result(ExitStatus(**{name: fields[name] for name in ExitStatus._fields}))
+
+    def _drained(self, ends: list[int]) -> None:
+        if not self.drained.done():
+            self.drained.set_result((ends[0], ends[1]))
+
+    def _lost(self) -> None:
+        """The connection is gone: the shim has ended, was killed and will be replaced, or never came to life."""
+        self._connected.clear()
+        self._channel = None
+        if not self.created.done():
+            self.created.set_exception(RuntimeFailure("the container's shim died while it created the container"))
+        if self.drained.done() or not self.pid or self._supervisor.closing:
+            self._end()
+        else:
+            self._spawn(self._reconnect())
+
+    async def _reconnect(self) -> None:
+        """Find the shim that replaces the one that died."""
+        for attempt in range(1 << 30):
+            await asyncio.sleep(RECONNECT_S[min(attempt, len(RECONNECT_S) - 1)])
+            if connection := _connect(os.path.join(self.launch.exec_dir, SOCKET_NAME)):
+                self.connect(connection)
+                return
+            status = read_exit_status(self.launch.exec_dir, self.launch.container_dir)
+            if status and status.run == self.launch.run and attempt > 3:
+                self._exited(status._asdict())
+                self._end()
+                return
+            if attempt > 3 and not self.held_by_keeper_or_alive():
+                self._end()
+                return
+
+    def held_by_keeper_or_alive(self) -> bool:
+        """Tell whether PID 1 still runs, so that a shim can be expected."""
+        return start_ticks(self.pid) is not None
+
+    def _end(self) -> None:
+        if self.gone.is_set():
+            return
+        self.gone.set()
+        self._connected.set()
+        if self.pid and not self._supervisor.closing:
+            if not self.exited.done():
+                self.exited.set_result(_unknown(self.launch.run))
+            if not self.drained.done():
+                self.drained.set_result((0, 0))
+        self._supervisor.forget(self)
+        if self._pidfd >= 0:
+            os.close(self._pidfd)
+            self._pidfd = -1
+
+    def close(self) -> None:
+        """Let the shim be; the daemon ends."""
+        if self._channel is not None:
+            self._channel.close()
+        self._end()
+        for task in self._tasks:
+            task.cancel()
+
+    def hand_to(self, keeper: Callable[[Launch, socket.socket], Any]) -> None:
+        """Connect the shim with a new keeper."""
+        self._spawn(self._hand_to(keeper))
+
+    async def _hand_to(self, keeper: Callable[[Launch, socket.socket], Any]) -> None:
+        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        with ours, theirs:
+            await keeper(self.launch, ours)
+            if self._channel is not None:
+                with contextlib.suppress(ChannelClosed):
+                    await self._channel.ask("keeper", (theirs.fileno(),))
+        self.held = True
+
+
+class Supervisor:
+    """Launches and adopts shims; keeps a keeper alive."""
+
+    def __init__(self, exec_root: Path) -> None:
+        self.exec_root = exec_root
+        self.closing = False
+        self._keeper: Channel | None = None
+        self._process: subprocess.Popen[bytes] | None = None
+        self._shims: set[Shim] = set()
+        self._restart: asyncio.Task[None] | None = None
+        self._ready = asyncio.Lock()
+
+    async def start(self) -> None:
+        """Find the keeper that an earlier daemon left, or start one."""
+        if connection := _connect(str(self.exec_root / KEEPER_SOCKET)):
+            self._keeper = Channel(connection, lambda _: None, self._keeper_lost)
+        else:
+            await self._start_keeper()
+
+    async def close(self) -> None:
+        """End the connections; keeper and shims go on."""
+        self.closing = True
+        if self._restart:
+            self._restart.cancel()
+        for shim in list(self._shims):
+            shim.close()
+        if self._keeper:
+            self._keeper.close()
+
+    async def launch(self, launch: Launch) -> Shim:
+        """Create a container; PID 1 exists and waits for `Shim.start` on return. Raises RuntimeFailure."""
+        await self._end_lingering(launch)
+        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        shim = Shim(self, launch)
+        self._shims.add(shim)
+        with theirs:
+            await self._ask_keeper("launch", launch, theirs)
+        shim.connect(ours)
+        try:
+            async with asyncio.timeout(CREATE_S):
+                await shim.created
+        except TimeoutError:
+            shim.close()
+            raise RuntimeFailure(f"the OCI runtime did not create the container within {CREATE_S:.0f} s") from None
+        return shim
+
+    async def adopt(self, container_id: str, launch: Launch) -> Shim | None:
+        """Find the shim of a container that was running; with all processes but the container dead, start a new one.
+
+        None when no process is left: `read_exit_status` tells, or nobody can.
+        """
+        connection = await self._await_shim(launch)
+        if connection is None and not await self._recover(launch):
+            return None
+        connection = connection or await self._await_shim(launch)
+        if connection is None:
+            return None
+        shim = Shim(self, launch)
+        self._shims.add(shim)
+        shim.connect(connection)
+        with contextlib.suppress(RuntimeFailure):
+            await asyncio.wait_for(asyncio.shield(shim.created), KEEPER_START_S)
+        if not shim.held:
+            shim.hand_to(self._adopt_by_keeper)
+        return shim
+
+    def forget(self, shim: Shim) -> None:
+        """The shim is gone for good."""
+        self._shims.discard(shim)
+
+    async def _await_shim(self, launch: Launch) -> socket.socket | None:
+        """Connect to a shim; while its container lives give the keeper a moment to replace a dead one."""
+        path = os.path.join(launch.exec_dir, SOCKET_NAME)
+        for delay in RECONNECT_S[:6]:
+            await asyncio.sleep(delay)
+            if connection := _connect(path):
+                return connection
+            if not _live_state(launch):
+                return None
+        return None
+
+    async def _recover(self, launch: Launch) -> bool:
+        """Nobody watches a container that lives: have a shim made that opens its pipes anew."""
+        state = _live_state(launch)
+        if state is None:
+            return False
+        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        with ours, theirs:
+            fields = {name: state[name] for name in ("pid", "ticks", "inodes")}
+            await self._ask_keeper("recover", launch, theirs, **fields)
+        log.warning("container was left by all processes, watching it again", extra={"container": launch.container_id})
+        return True
+
+    async def _end_lingering(self, launch: Launch) -> None:
+        """A shim of the last run may still hold the store, because a host process holds its pipes."""
+        connection = _connect(os.path.join(launch.exec_dir, SOCKET_NAME))
+        if connection is None:
+            return
+        gone = asyncio.Event()
+        channel = Channel(connection, lambda _: None, gone.set)
+        with contextlib.suppress(ChannelClosed):
+            await channel.ask("quit")
+        await asyncio.wait_for(gone.wait(), KEEPER_START_S)
+
+    # -- the keeper ----------------------------------------------------------------------------------------------
+
+    async def _ask_keeper(self, operation: str, launch: Launch, connection: socket.socket, **fields: Any) -> None:
+        for _ in range(2):
+            async with self._ready:
+                if self._keeper is None or self._keeper.closed:
+                    await self._start_keeper()
+                keeper = self._keeper
+            assert keeper is not None
+            try:
+                answer, _ = await keeper.ask(operation, (connection.fileno(),), launch=launch.to_json(), **fields)
+            except ChannelClosed:
+                continue  # it was killed just now
+            if "error" in answer:
+                raise RuntimeFailure(answer["error"])
+            return
+        raise RuntimeFailure("the keeper of the shims could not be reached")
+
+    async def _adopt_by_keeper(self, launch: Launch, connection: socket.socket) -> None:
+        await self._ask_keeper("adopt", launch, connection)
+
+    async def _start_keeper(self) -> None:
+        """Start a keeper in a session of its own, and wait until it serves."""
+        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        root = str(Path(logd.__file__).parent.parent)
+        argv = [sys.executable, "-S", "-E", "-s", "-c", KEEPER_CODE.format(root=root)]
+        with theirs, (self.exec_root / KEEPER_LOG).open("ab") as output:
+            self._process = await asyncio.to_thread(
+                subprocess.Popen[bytes],
+                [*argv, str(self.exec_root), str(theirs.fileno())],
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=output,
+                pass_fds=(theirs.fileno(),),
+                start_new_session=True,
+                cwd="/",
+                env={"PATH": os.environ.get("PATH", os.defpath)},
+            )
+        ours.setblocking(False)
+        loop = asyncio.get_running_loop()
+        try:
+            ready = await asyncio.wait_for(loop.sock_recv(ours, 4096), KEEPER_START_S)
+        except TimeoutError:
+            ready = b""
+        if not ready:
+            ours.close()
+            raise LogdError(f"the keeper of the shims did not start; see {self.exec_root / KEEPER_LOG}")
+        self._keeper = Channel(ours, lambda _: None, self._keeper_lost)
+
+    def _keeper_lost(self) -> None:
+        """The keeper died: start another one and hand it what the shims hold."""
+        if not self.closing:
+            log.warning("the keeper of the shims has died; starting another one")
+            self._restart = asyncio.get_running_loop().create_task(self._replace_keeper(), name="replace the keeper")
+
+    async def _replace_keeper(self) -> None:
+        async with self._ready:
+            if self._keeper is None or self._keeper.closed:
+                await self._start_keeper()
+        for shim in list(self._shims):
+            shim.hand_to(self._adopt_by_keeper)
+
+
+def _unknown(run: int) -> ExitStatus:
+    return ExitStatus(255, None, oom_killed=False, finished_ns=0, known=False, run=run)
+
+
+def _connect(path: str) -> socket.socket | None:
+    """Return a connection to a unix socket, None if nobody serves it."""
+    connection = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    try:
+        connection.connect(path)
+    except (FileNotFoundError, ConnectionRefusedError, NotADirectoryError):
+        connection.close()
+        return None
+    return connection
+
+
+def _live_state(launch: Launch) -> dict[str, Any] | None:
+    """Return what the shim left about its container, None unless that very process still runs."""
+    state = read_json(launch.exec_dir, STATE_FILE)
+    if state is None or state["ticks"] is None or start_ticks(state["pid"]) != state["ticks"]:
+        return None
+    return state if state["launch"]["run"] == launch.run else None
