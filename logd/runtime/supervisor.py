@@ -38,6 +38,8 @@ KEEPER_START_S: Final = 10.0
 CREATE_S: Final = 130.0
 RECONNECT_S: Final = (0.0, 0.01, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0)
 """Between attempts to reach a shim that the keeper is replacing; the last one is repeated."""
+PATIENCE: Final = 4
+"""How many attempts it takes until a replacement is asked for."""
 KEEPER_CODE: Final = "import sys; sys.path.insert(0, {root!r}); from logd.runtime.keeper import main; main()"
 
 
@@ -49,6 +51,10 @@ class RuntimeFailure(LogdError):
         self.container_exit_code = container_exit_code
         if container_exit_code in (126, 127):
             self.status = 400
+
+
+class KeeperFailed(LogdError):
+    """The keeper could not be started."""
 
 
 class Shim:
@@ -213,24 +219,23 @@ class Shim:
             self._spawn(self._reconnect())
 
     async def _reconnect(self) -> None:
-        """Find the shim that replaces the one that died."""
+        """Find the shim that replaces the one that died; if nobody replaces it, have one made."""
         for attempt in range(1 << 30):
             await asyncio.sleep(RECONNECT_S[min(attempt, len(RECONNECT_S) - 1)])
             if connection := _connect(os.path.join(self.launch.exec_dir, SOCKET_NAME)):
                 self.connect(connection)
                 return
+            if attempt < PATIENCE:
+                continue
             status = read_exit_status(self.launch.exec_dir, self.launch.container_dir)
-            if status and status.run == self.launch.run and attempt > 3:
+            if status and status.run == self.launch.run:
                 self._exited(status._asdict())
                 self._end()
                 return
-            if attempt > 3 and not self.held_by_keeper_or_alive():
-                self._end()
-                return
-
-    def held_by_keeper_or_alive(self) -> bool:
-        """Tell whether PID 1 still runs, so that a shim can be expected."""
-        return start_ticks(self.pid) is not None
+            with contextlib.suppress(RuntimeFailure):  # the keeper has one in hand
+                if not await self._supervisor.recover(self.launch):
+                    self._end()
+                    return
 
     def _end(self) -> None:
         if self.gone.is_set():
@@ -262,7 +267,13 @@ class Shim:
     async def _hand_to(self, keeper: Callable[[Launch, socket.socket], Any]) -> None:
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         with ours, theirs:
-            await keeper(self.launch, ours)
+            if self._channel is None:
+                return  # it has died too; whoever reconnects will see
+            try:
+                await keeper(self.launch, ours)
+            except RuntimeFailure as error:  # it has been watched since
+                log.debug("hand-over: %s", error, extra={"container": self.launch.container_id})
+                return
             if self._channel is not None:
                 with contextlib.suppress(ChannelClosed):
                     await self._channel.ask("keeper", (theirs.fileno(),))
@@ -283,10 +294,14 @@ class Supervisor:
 
     async def start(self) -> None:
         """Find the keeper that an earlier daemon left, or start one."""
-        if connection := _connect(str(self.exec_root / KEEPER_SOCKET)):
-            self._keeper = Channel(connection, lambda _: None, self._keeper_lost)
-        else:
-            await self._start_keeper()
+        for _ in range(3):
+            if connection := _connect(str(self.exec_root / KEEPER_SOCKET)):
+                self._keeper = Channel(connection, lambda _: None, self._keeper_lost)
+                return
+            with contextlib.suppress(KeeperFailed):  # it may be that one was just starting
+                await self._start_keeper()
+                return
+        raise KeeperFailed(f"the keeper of the shims does not start; see {self.exec_root / KEEPER_LOG}")
 
     async def close(self) -> None:
         """End the connections; keeper and shims go on."""
@@ -321,7 +336,7 @@ class Supervisor:
         None when no process is left: `read_exit_status` tells, or nobody can.
         """
         connection = await self._await_shim(launch)
-        if connection is None and not await self._recover(launch):
+        if connection is None and not await self.recover(launch):
             return None
         connection = connection or await self._await_shim(launch)
         if connection is None:
@@ -350,7 +365,7 @@ class Supervisor:
                 return None
         return None
 
-    async def _recover(self, launch: Launch) -> bool:
+    async def recover(self, launch: Launch) -> bool:
         """Nobody watches a container that lives: have a shim made that opens its pipes anew."""
         state = _live_state(launch)
         if state is None:
@@ -379,7 +394,7 @@ class Supervisor:
         for _ in range(2):
             async with self._ready:
                 if self._keeper is None or self._keeper.closed:
-                    await self._start_keeper()
+                    await self.start()
                 keeper = self._keeper
             assert keeper is not None
             try:
@@ -419,7 +434,7 @@ class Supervisor:
             ready = b""
         if not ready:
             ours.close()
-            raise LogdError(f"the keeper of the shims did not start; see {self.exec_root / KEEPER_LOG}")
+            raise KeeperFailed(f"the keeper of the shims did not start; see {self.exec_root / KEEPER_LOG}")
         self._keeper = Channel(ours, lambda _: None, self._keeper_lost)
 
     def _keeper_lost(self) -> None:
@@ -431,7 +446,7 @@ class Supervisor:
     async def _replace_keeper(self) -> None:
         async with self._ready:
             if self._keeper is None or self._keeper.closed:
-                await self._start_keeper()
+                await self.start()
         for shim in list(self._shims):
             shim.hand_to(self._adopt_by_keeper)
 
