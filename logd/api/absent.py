@@ -1,0 +1,125 @@
+"""What Docker's API has and this daemon does not: each is answered with words that say so, none with "page not found".
+
+The list of paths is that of Docker Engine API 1.47.
+"""
+
+from typing import Final
+
+from aiohttp import web
+
+from logd.api.call import Call, Handler, Route
+from logd.errors import NotFound, Unavailable, Unsupported
+
+NO_SWARM: Final = (
+    'This node is not a swarm manager. Use "docker swarm init" or "docker swarm join" to connect this node to swarm '
+    "and try again."
+)
+"""dockerd's words, and its status 503."""
+
+UNSUPPORTED: Final = {
+    "attaching over a WebSocket is not supported": (("GET", "/containers/{name}/attach/ws"),),
+    "building images is not supported: build elsewhere, then use `docker load`": (
+        ("POST", "/build"),
+        ("POST", "/build/prune"),
+        ("POST", "/build/cancel"),
+        ("POST", "/session"),
+        ("POST", "/grpc"),
+    ),
+    "checkpoints are not supported": (
+        ("GET", "/containers/{name}/checkpoints"),
+        ("POST", "/containers/{name}/checkpoints"),
+        ("DELETE", "/containers/{name}/checkpoints/{checkpoint}"),
+    ),
+    "committing a container to an image is not supported": (("POST", "/commit"),),
+    "copying files from and to containers is not supported": (
+        ("GET", "/containers/{name}/archive"),
+        ("HEAD", "/containers/{name}/archive"),
+        ("PUT", "/containers/{name}/archive"),
+    ),
+    "running a second process in a container (exec) is not supported": (("POST", "/containers/{name}/exec"),),
+    "exporting a container's files is not supported": (("GET", "/containers/{name}/export"),),
+    "listing the changes of a container's files is not supported": (("GET", "/containers/{name}/changes"),),
+    "pausing containers is not supported": (
+        ("POST", "/containers/{name}/pause"),
+        ("POST", "/containers/{name}/unpause"),
+    ),
+    "container statistics are not supported": (("GET", "/containers/{name}/stats"),),
+    "changing a container's limits is not supported: create it anew": (("POST", "/containers/{name}/update"),),
+    "saving images is not supported": (("GET", "/images/get"), ("GET", "/images/{name:slashes}/get")),
+    "registries are not supported: use `docker load` or `docker import`": (
+        ("POST", "/auth"),
+        ("POST", "/images/{name:slashes}/push"),
+        ("GET", "/images/search"),
+        ("GET", "/distribution/{name:slashes}/json"),
+    ),
+    "networks can't be made or changed: a container has a loopback interface only, or the host's network": (
+        ("POST", "/networks/create"),
+        ("POST", "/networks/prune"),
+        ("POST", "/networks/{name}/connect"),
+        ("POST", "/networks/{name}/disconnect"),
+        ("DELETE", "/networks/{name}"),
+    ),
+    "volumes can't be made or removed on their own: an image's volumes come and go with their container": (
+        ("POST", "/volumes/create"),
+        ("POST", "/volumes/prune"),
+        ("PUT", "/volumes/{name}"),
+        ("DELETE", "/volumes/{name}"),
+    ),
+    "plugins of Docker's kind are not supported": (
+        ("GET", "/plugins/privileges"),
+        ("GET", "/plugins/{name:slashes}/json"),
+        ("POST", "/plugins/pull"),
+        ("POST", "/plugins/create"),
+        ("POST", "/plugins/{name:slashes}/enable"),
+        ("POST", "/plugins/{name:slashes}/disable"),
+        ("POST", "/plugins/{name:slashes}/push"),
+        ("POST", "/plugins/{name:slashes}/upgrade"),
+        ("POST", "/plugins/{name:slashes}/set"),
+        ("DELETE", "/plugins/{name:slashes}"),
+    ),
+}
+
+SWARM_THINGS: Final = ("nodes", "services", "tasks", "secrets", "configs")
+SWARM_VERBS: Final = (
+    ("GET", "/{thing}"),
+    ("GET", "/{thing}/{name}"),
+    ("GET", "/{thing}/{name}/logs"),
+    ("POST", "/{thing}/create"),
+    ("POST", "/{thing}/{name}/update"),
+    ("DELETE", "/{thing}/{name}"),
+)
+SWARM: Final = (
+    ("GET", "/swarm"),
+    ("POST", "/swarm/leave"),
+    ("POST", "/swarm/update"),
+    ("GET", "/swarm/unlockkey"),
+    ("POST", "/swarm/unlock"),
+    *((method, path.replace("{thing}", thing)) for thing in SWARM_THINGS for method, path in SWARM_VERBS),
+)
+
+SWARM_WANTED: Final = (("POST", "/swarm/init"), ("POST", "/swarm/join"))
+
+
+def _refuse(message: str, error: type[Unsupported | Unavailable]) -> Handler:
+    async def handler(call: Call) -> web.StreamResponse:
+        raise error(message)
+
+    return handler
+
+
+async def _no_exec(call: Call) -> web.StreamResponse:
+    raise NotFound(f"No such exec instance: {call.name}")
+
+
+ROUTES: Final = [
+    *(
+        Route(method, path, _refuse(message, Unsupported))
+        for message, paths in UNSUPPORTED.items()
+        for method, path in paths
+    ),
+    *(Route(method, path, _refuse(NO_SWARM, Unavailable)) for method, path in SWARM),
+    *(Route(method, path, _refuse("swarm mode is not supported", Unsupported)) for method, path in SWARM_WANTED),
+    Route("GET", "/exec/{name}/json", _no_exec),
+    Route("POST", "/exec/{name}/start", _no_exec),
+    Route("POST", "/exec/{name}/resize", _no_exec),
+]

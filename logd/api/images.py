@@ -1,0 +1,193 @@
+"""Images: list, inspect, history, tag, delete, prune, load, import.
+
+Source: Docker Engine API 1.47, Image; the shapes of progress lines, dockerd 27.
+"""
+
+import asyncio
+from collections.abc import AsyncIterator, Callable, Sequence
+from typing import Any, Final
+
+from aiohttp import web
+
+from logd.api.call import Call, Route, Version, answer, done, json_line
+from logd.api.filters import parse_filters
+from logd.errors import InvalidParameter, LogdError, Unsupported
+from logd.images.image import ContainerUse
+
+NO_NAME: Final = ("<none>:<none>", "<none>@<none>")
+"""What API versions before 1.43 show for an image without a name."""
+
+
+async def list_images(call: Call) -> web.Response:
+    """GET /images/json."""
+    filters = dict(parse_filters(call.text("filters")))
+    if call.version < Version(1, 41) and call.text("filter"):
+        filters["reference"] = [*filters.get("reference", []), call.text("filter")]
+    shared = call.version >= Version(1, 42) and call.flag("shared-size")
+    chosen = call.parts.images.summaries(filters, everything=call.flag("all"), shared_size=shared)
+    return answer([_as_of(call.version, item) for item in chosen])
+
+
+def _as_of(version: Version, item: dict[str, Any]) -> dict[str, Any]:
+    """Return a list's item as the client's version knows it."""
+    if version < Version(1, 43) and not item["RepoTags"] and not item["RepoDigests"]:
+        item |= {"RepoTags": [NO_NAME[0]], "RepoDigests": [NO_NAME[1]]}
+    if version < Version(1, 44):
+        item["VirtualSize"] = item["Size"]
+    return item
+
+
+async def inspect_image(call: Call) -> web.Response:
+    """GET /images/{name}/json."""
+    shown = call.parts.images.inspect(call.name)
+    if call.version < Version(1, 44):
+        shown["VirtualSize"] = shown["Size"]
+    if call.version < Version(1, 45):
+        shown |= {"Container": "", "ContainerConfig": None}
+    return answer(shown)
+
+
+async def history(call: Call) -> web.Response:
+    """GET /images/{name}/history."""
+    return answer(call.parts.images.history(call.name))
+
+
+async def tag(call: Call) -> web.Response:
+    """POST /images/{name}/tag."""
+    if not call.text("repo"):
+        raise InvalidParameter("invalid reference: repo is needed: a name to give to the image")
+    image = await asyncio.to_thread(call.parts.images.tag, call.name, call.text("repo"), call.text("tag"))
+    _tell(call, "tag", image.id, f"{call.text('repo')}:{call.text('tag') or 'latest'}")
+    return done(201)
+
+
+async def delete_image(call: Call) -> web.Response:
+    """DELETE /images/{name}."""
+    if not call.name.strip():
+        raise InvalidParameter("image name cannot be blank")
+    image = call.parts.images.resolve(call.name)
+    removed = await asyncio.to_thread(
+        call.parts.images.remove,
+        call.name,
+        force=call.flag("force"),
+        prune=not call.flag("noprune"),
+        in_use=users_of(call),
+    )
+    _tell_removed(call, removed, image.id)
+    return answer(removed)
+
+
+async def prune(call: Call) -> web.Response:
+    """POST /images/prune."""
+    filters = parse_filters(call.text("filters"))
+    report = await asyncio.to_thread(call.parts.images.prune, in_use=users_of(call), filters=filters)
+    _tell_removed(call, report["ImagesDeleted"] or [], "")
+    call.parts.events.publish("image", "prune", "", {"reclaimed": str(report["SpaceReclaimed"])})
+    return answer(report)
+
+
+def users_of(call: Call) -> Callable[[str], list[ContainerUse]]:
+    """Return the function that tells the containers of an image, by its id."""
+
+    def in_use(image_id: str) -> list[ContainerUse]:
+        return [
+            ContainerUse(container.id, container.state.running)
+            for container in call.engine.containers()
+            if container.image_id == image_id
+        ]
+
+    return in_use
+
+
+def _tell(call: Call, action: str, image_id: str, name: str) -> None:
+    """Publish an event of an image."""
+    call.parts.events.publish("image", action, image_id, {"name": name})
+
+
+def _tell_removed(call: Call, items: Sequence[dict[str, str]], image_id: str) -> None:
+    """Publish what was removed; layers, which are listed too, are no images."""
+    for item in items:
+        if "Untagged" in item:
+            _tell(call, "untag", image_id, image_id or item["Untagged"])
+        elif item["Deleted"] == image_id:
+            _tell(call, "delete", image_id, image_id)
+
+
+async def load(call: Call) -> web.StreamResponse:
+    """POST /images/load: an archive in the body; how it goes on comes back line by line, errors too."""
+    progress = Progress(call)
+
+    try:
+        loaded = await call.parts.images.load(_body(call), progress.send, quiet=call.flag("quiet", default=True))
+    except LogdError as error:
+        await progress.fail(error)
+    else:
+        for image_id in loaded:
+            _tell(call, "load", image_id, image_id)
+    return await progress.end()
+
+
+async def create_image(call: Call) -> web.StreamResponse:
+    """POST /images/create: with `fromSrc=-`, make an image of the files in the body; pulling is refused."""
+    if call.text("fromImage"):
+        name = call.text("fromImage") + (f":{call.text('tag')}" if call.text("tag") else "")
+        raise Unsupported(f"pulling {name} is not supported: use `docker load` or `docker import` to add an image")
+    source = call.text("fromSrc")
+    if source != "-":
+        raise Unsupported(f"importing from {source or 'nothing'} is not supported: send the archive (fromSrc=-)")
+    progress = Progress(call)
+    try:
+        image = await call.parts.images.import_(
+            _body(call),
+            repository=call.text("repo"),
+            tag=call.text("tag"),
+            message=call.text("message") or f"Imported from {source}",
+            changes=call.query.getall("changes", []),
+            platform=call.text("platform") if call.version >= Version(1, 32) else "",
+        )
+    except LogdError as error:
+        await progress.fail(error)
+    else:
+        _tell(call, "import", image.id, image.id)
+        await progress.send({"status": image.id})
+    return await progress.end()
+
+
+def _body(call: Call) -> AsyncIterator[bytes]:
+    return call.request.content.iter_any()
+
+
+class Progress:
+    """Lines of JSON that tell a client how work goes on; the answer's head is sent with the first."""
+
+    def __init__(self, call: Call) -> None:
+        self._call = call
+        self._response: web.StreamResponse | None = None
+
+    async def send(self, message: dict[str, Any]) -> None:
+        """Send one line."""
+        if self._response is None:
+            self._response = await self._call.stream("application/json")
+        await self._response.write(json_line(message)[:-1] + b"\r\n")
+
+    async def fail(self, error: LogdError) -> None:
+        """Send an error: as the answer's status if that is still possible, else as a line."""
+        if self._response is None:
+            raise error
+        await self.send({"errorDetail": {"message": str(error)}, "error": str(error)})
+
+    async def end(self) -> web.StreamResponse:
+        """Return the answer."""
+        return self._response or await self._call.stream("application/json")
+
+
+ROUTES: Final = [
+    Route("GET", "/images/json", list_images),
+    Route("GET", "/images/{name:slashes}/json", inspect_image),
+    Route("GET", "/images/{name:slashes}/history", history),
+    Route("POST", "/images/load", load),
+    Route("POST", "/images/create", create_image),
+    Route("POST", "/images/prune", prune, lasting=True),
+    Route("POST", "/images/{name:slashes}/tag", tag),
+    Route("DELETE", "/images/{name:slashes}", delete_image, lasting=True),
+]

@@ -1,0 +1,135 @@
+"""A container's log as a stream of runs: what is in the store, and then, if followed, what comes, to its end."""
+
+import asyncio
+import time
+from collections.abc import Callable
+from types import TracebackType
+from typing import TYPE_CHECKING, Final, Self, TypeVar
+
+from logd.logstore.reader import LogReader, Selection
+from logd.record import Gap, Run
+from logd.units import NS
+
+if TYPE_CHECKING:
+    from logd.api.call import Parts
+    from logd.container import Container
+    from logd.logstore.follow import Subscription
+
+T = TypeVar("T")
+
+BUDGET: Final = 256 * 1024
+"""Bytes read at a time: what a slow client costs, and enough for a fast one (measured: larger is no faster)."""
+
+
+class LogStream:
+    """`next` gives the runs; an asynchronous context manager.
+
+    History is read in threads, because it may have to come from the disk; a follower that has caught up reads in
+    the event loop what was written just now, which is in memory.
+    """
+
+    def __init__(
+        self,
+        parts: "Parts",
+        container: "Container",
+        selection: Selection,
+        *,
+        follow: bool,
+        budget: int = BUDGET,
+        times: bool = True,
+    ) -> None:
+        self._parts = parts
+        self._container = container
+        self._selection = selection
+        self._budget = budget
+        self._times = times
+        self._follow = follow and not container.log_ended.is_set()
+        self._run = container.run
+        self._caught_up = False
+        self._finishing = False
+        self._reader: LogReader
+        self._subscription: Subscription | None = None
+        self._end: asyncio.Task[object] | None = None
+
+    async def __aenter__(self) -> Self:
+        if self._follow:  # before the first read, so that nothing falls in between
+            self._subscription = self._parts.watcher.subscribe(str(self._container.log_dir))
+            self._end = asyncio.create_task(self._container.log_ended.wait(), name="end of output")
+        try:
+            self._reader = await self._in_thread(self._open)
+        except BaseException:
+            self._unsubscribe()
+            raise
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self._unsubscribe()
+        self._reader.close()
+
+    @property
+    def cursor(self) -> tuple[int, int]:
+        """Positions (stdout, stderr) of the next bytes not given out."""
+        return self._reader.cursor
+
+    async def next(self) -> list[Run | Gap]:
+        """Return the next runs, whole lines but for the last of the output; an empty list is the end."""
+        while not self._finishing:
+            ended = self._has_ended()  # looked at before reading, so that all that came before is read
+            items = await self._read()
+            if items:
+                return items
+            if self._reader.finished:
+                return []
+            if ended:
+                self._finishing = True
+                return self._reader.finish()
+            await self._wait()
+        return []
+
+    def _open(self) -> LogReader:
+        return LogReader(
+            str(self._container.log_dir),
+            self._selection,
+            max_line_bytes=self._parts.engine.max_line_bytes(self._container),
+            budget=self._budget,
+            times=self._times,
+        )
+
+    async def _read(self) -> list[Run | Gap]:
+        if self._caught_up:
+            return self._reader.read()
+        items = await self._in_thread(self._reader.read)
+        self._caught_up = not items
+        return items
+
+    def _has_ended(self) -> bool:
+        until_ns = self._selection.until_ns
+        return (
+            not self._follow
+            or self._container.log_ended.is_set()
+            or self._container.run != self._run
+            or (until_ns is not None and time.time_ns() > until_ns)
+        )
+
+    async def _wait(self) -> None:
+        """Return when the store may have grown, the output has ended, or `until` has come."""
+        assert self._subscription is not None
+        assert self._end is not None
+        until_ns = self._selection.until_ns
+        timeout_s = None if until_ns is None else max(0.0, (until_ns - time.time_ns()) / NS) + 0.001
+        grown = asyncio.ensure_future(self._subscription.wait(timeout_s))
+        try:
+            await asyncio.wait((grown, self._end), return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            grown.cancel()
+
+    async def _in_thread(self, function: Callable[[], T]) -> T:
+        return await asyncio.get_running_loop().run_in_executor(self._parts.readers, function)
+
+    def _unsubscribe(self) -> None:
+        if self._subscription is not None:
+            self._subscription.close()
+        if self._end is not None:
+            self._end.cancel()

@@ -1,0 +1,297 @@
+"""The daemon and its machine: ping, version, info, disk usage, and the lists of networks and volumes.
+
+Source: Docker Engine API 1.47, System. Every value is the true one; what has none here has Docker's empty value.
+"""
+
+import asyncio
+import os
+import platform
+import socket
+import time
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any, Final
+
+from aiohttp import web
+
+import logd
+from logd.api import host
+from logd.api.call import NEWEST, OLDEST, Call, Route, Version, answer
+from logd.api.images import users_of
+from logd.errors import InvalidParameter, NotFound
+from logd.units import format_time_short
+
+SERVER_VERSION: Final = version("logd")
+UNKNOWN: Final = "N/A"
+"""dockerd's word for the version of a part that it can't find out."""
+NO_STORE: Final = {"Cache-Control": "no-cache, no-store, must-revalidate", "Pragma": "no-cache"}
+USAGE_TYPES: Final = frozenset(("container", "image", "volume", "build-cache"))
+
+
+async def ping(call: Call) -> web.Response:
+    """GET and HEAD /_ping. The builder is Docker's older one, of which /build then says that there is none."""
+    headers = {**NO_STORE, "Builder-Version": "1", "Swarm": "inactive"}
+    text = "OK" if call.request.method == "GET" else ""
+    return web.Response(text=text, headers=headers, content_type="text/plain", charset="utf-8")
+
+
+async def get_version(call: Call) -> web.Response:
+    """GET /version."""
+    config = call.parts.config
+    runtime = config.runtimes.get(config.default_runtime)
+    details = {
+        "GitCommit": "",
+        "ApiVersion": str(NEWEST),
+        "MinAPIVersion": str(OLDEST),
+        "GoVersion": f"python{platform.python_version()}",
+        "Os": "linux",
+        "Arch": host.go_architecture(),
+        "BuildTime": _build_time(),
+        "KernelVersion": platform.release(),
+        "Experimental": "false",
+    }
+    components: list[dict[str, Any]] = [{"Name": "Engine", "Version": SERVER_VERSION, "Details": details}]
+    for name, path in ((config.default_runtime, runtime.path if runtime else ""), ("init", config.init_path)):
+        found = await asyncio.to_thread(host.program_version, path)
+        if found:
+            shown = Path(path).name if name == "init" else name
+            component = {"GitCommit": found.get("commit", "")}
+            components.append({"Name": shown, "Version": found.get("version", ""), "Details": component})
+    flat = {name: value for name, value in details.items() if name != "Experimental"}
+    return answer({"Platform": {"Name": "logd"}, "Components": components, "Version": SERVER_VERSION, **flat})
+
+
+def _build_time() -> str:
+    """Return when this package was installed."""
+    return format_time_short(os.stat(logd.__file__).st_mtime_ns)
+
+
+async def info(call: Call) -> web.Response:
+    """GET /info."""
+    config, release = call.parts.config, host.os_release()
+    support = host.cgroup_support()
+    runtime = config.runtimes.get(config.default_runtime)
+    runtime_version = await asyncio.to_thread(host.program_version, runtime.path if runtime else "")
+    init_version = await asyncio.to_thread(host.program_version, config.init_path)
+    body: dict[str, Any] = {
+        "ID": await asyncio.to_thread(_daemon_id, config.data_root),
+        **_container_counts(call),
+        "Images": len(call.parts.images.list()),
+        "Driver": "overlay2",
+        "DriverStatus": [["Backing Filesystem", host.filesystem_type(config.data_root)], ["Supports d_type", "true"]],
+        "Plugins": {
+            "Volume": ["local"],
+            "Network": ["host", "null"],
+            "Authorization": None,
+            "Log": ["local"],
+        },
+        **support,
+        **host.network_settings(),
+        "Debug": config.debug,
+        "NFd": host.open_descriptors(),
+        "NGoroutines": len(asyncio.all_tasks()),
+        "SystemTime": format_time_short(time.time_ns()),
+        "LoggingDriver": config.log_driver,
+        "NEventsListener": call.parts.events.listeners,
+        "KernelVersion": platform.release(),
+        "OperatingSystem": release.get("PRETTY_NAME", ""),
+        "OSVersion": release.get("VERSION_ID", ""),
+        "OSType": "linux",
+        "Architecture": platform.machine(),
+        "IndexServerAddress": "",
+        "RegistryConfig": {
+            "AllowNondistributableArtifactsCIDRs": None,
+            "AllowNondistributableArtifactsHostnames": None,
+            "InsecureRegistryCIDRs": [],
+            "IndexConfigs": {},
+            "Mirrors": None,
+        },
+        "NCPU": os.cpu_count() or 1,
+        "MemTotal": host.memory_total(),
+        "GenericResources": None,
+        "DockerRootDir": str(config.data_root),
+        "HttpProxy": "",
+        "HttpsProxy": "",
+        "NoProxy": "",
+        "Name": socket.gethostname(),
+        "Labels": list(config.labels),
+        "ExperimentalBuild": False,
+        "ServerVersion": SERVER_VERSION,
+        "Runtimes": {
+            name: {"path": one.path} | ({"runtimeArgs": list(one.args)} if one.args else {})
+            for name, one in config.runtimes.items()
+        },
+        "DefaultRuntime": config.default_runtime,
+        "Swarm": {
+            "NodeID": "",
+            "NodeAddr": "",
+            "LocalNodeState": "inactive",
+            "ControlAvailable": False,
+            "Error": "",
+            "RemoteManagers": None,
+        },
+        "LiveRestoreEnabled": True,
+        "Isolation": "",
+        "InitBinary": config.init_path,
+        "ContainerdCommit": _commit({}),
+        "RuncCommit": _commit(runtime_version),
+        "InitCommit": _commit(init_version),
+        "SecurityOptions": _security_options(call),
+        "CDISpecDirs": [],
+        "Warnings": host.limit_warnings(support) or None,
+    }
+    return answer(body)
+
+
+def _daemon_id(data_root: Path) -> str:
+    """Return the id that the daemon gave its data root, "" where it has none."""
+    try:
+        return (data_root / "id").read_text(encoding="ascii").strip()
+    except FileNotFoundError:
+        return ""
+
+
+def _container_counts(call: Call) -> dict[str, int]:
+    states = [container.state for container in call.engine.containers()]
+    running = sum(state.running and not state.paused for state in states)
+    paused = sum(state.running and state.paused for state in states)
+    return {
+        "Containers": len(states),
+        "ContainersRunning": running,
+        "ContainersPaused": paused,
+        "ContainersStopped": len(states) - running - paused,
+    }
+
+
+def _commit(found: dict[str, str]) -> dict[str, str]:
+    name = found.get("commit") or found.get("version") or UNKNOWN
+    return {"ID": name, "Expected": name}
+
+
+def _security_options(call: Call) -> list[str]:
+    """Return what confines containers, in Docker's notation; before API 1.25 by name only."""
+    config = call.parts.config
+    options = []
+    if config.seccomp_profile != "unconfined":
+        options.append(f"name=seccomp,profile={config.seccomp_profile or 'builtin'}")
+    options.append("name=cgroupns")
+    if config.no_new_privileges:
+        options.append("name=no-new-privileges")
+    if call.version < Version(1, 25):
+        return [option.removeprefix("name=").partition(",")[0] for option in options]
+    return options
+
+
+async def disk_usage(call: Call) -> web.Response:
+    """GET /system/df."""
+    wanted = set(call.query.getall("type", []))
+    for name in wanted - USAGE_TYPES:
+        raise InvalidParameter(f"unknown object type: {name}")
+    if call.version < Version(1, 42) or not wanted:
+        wanted = set(USAGE_TYPES)
+    body: dict[str, Any] = {"LayersSize": 0, "Images": None, "Containers": None, "Volumes": None, "BuildCache": None}
+    if "image" in wanted:
+        images = call.parts.images
+        body["Images"] = images.summaries({}, shared_size=True, in_use=users_of(call))
+        body["LayersSize"] = images.layers_size()
+    if "container" in wanted:
+        body["Containers"] = [
+            await asyncio.to_thread(call.engine.summary, container, size=True) for container in call.engine.containers()
+        ]
+    if "volume" in wanted:
+        body["Volumes"] = list(_volumes(call).values())
+    if "build-cache" in wanted:
+        body["BuildCache"] = []
+    return answer(body)
+
+
+def _networks(call: Call) -> list[dict[str, Any]]:
+    """Return the two networks that there are: none (a loopback interface only), and the host's."""
+    created = format_time_short(_booted_ns())
+    return [
+        {
+            "Name": name,
+            "Id": (name.encode().hex() * 64)[:64],
+            "Created": created,
+            "Scope": "local",
+            "Driver": driver,
+            "EnableIPv6": False,
+            "IPAM": {"Driver": "default", "Options": None, "Config": None},
+            "Internal": False,
+            "Attachable": False,
+            "Ingress": False,
+            "ConfigFrom": {"Network": ""},
+            "ConfigOnly": False,
+            "Containers": {},
+            "Options": {},
+            "Labels": {},
+        }
+        for name, driver in (("none", "null"), ("host", "host"))
+    ]
+
+
+def _booted_ns() -> int:
+    return time.time_ns() - time.clock_gettime_ns(time.CLOCK_BOOTTIME)
+
+
+async def list_networks(call: Call) -> web.Response:
+    """GET /networks."""
+    return answer(_networks(call))
+
+
+async def inspect_network(call: Call) -> web.Response:
+    """GET /networks/{name}."""
+    for network in _networks(call):
+        if call.name == network["Name"] or (call.name and network["Id"].startswith(call.name)):
+            return answer(network)
+    raise NotFound(f"network {call.name} not found")
+
+
+def _volumes(call: Call) -> dict[str, dict[str, Any]]:
+    """Return the volumes of all containers by name."""
+    volumes: dict[str, dict[str, Any]] = {}
+    for container in call.engine.containers():
+        for mount in container.mounts:
+            if mount.type == "volume":
+                volumes[mount.name] = {
+                    "CreatedAt": format_time_short(container.created_ns),
+                    "Driver": "local",
+                    "Labels": {"com.docker.volume.anonymous": ""},
+                    "Mountpoint": mount.source,
+                    "Name": mount.name,
+                    "Options": None,
+                    "Scope": "local",
+                }
+    return volumes
+
+
+async def list_volumes(call: Call) -> web.Response:
+    """GET /volumes."""
+    return answer({"Volumes": list(_volumes(call).values()), "Warnings": None})
+
+
+async def inspect_volume(call: Call) -> web.Response:
+    """GET /volumes/{name}."""
+    volume = _volumes(call).get(call.name)
+    if volume is None:
+        raise NotFound(f"get {call.name}: no such volume")
+    return answer(volume)
+
+
+async def list_plugins(call: Call) -> web.Response:
+    """GET /plugins: none of Docker's kind."""
+    return answer([])
+
+
+ROUTES: Final = [
+    Route("GET", "/_ping", ping),
+    Route("HEAD", "/_ping", ping),
+    Route("GET", "/version", get_version),
+    Route("GET", "/info", info),
+    Route("GET", "/system/df", disk_usage),
+    Route("GET", "/networks", list_networks),
+    Route("GET", "/networks/{name}", inspect_network),
+    Route("GET", "/volumes", list_volumes),
+    Route("GET", "/volumes/{name}", inspect_volume),
+    Route("GET", "/plugins", list_plugins),
+]
