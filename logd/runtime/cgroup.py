@@ -55,7 +55,7 @@ def _unified(folder: Path) -> dict[str, Path]:
 
 
 def parse_membership(text: str) -> dict[str, str]:
-    """Read /proc/PID/cgroup: controller → path in its tree. The v2 tree is UNIFIED; `name=` of named v1 trees is cut."""
+    """Read /proc/PID/cgroup: controller → path in its tree. The v2 tree is UNIFIED, named v1 trees lose `name=`."""
     paths: dict[str, str] = {}
     for line in text.splitlines():
         _, controllers, path = line.split(":", 2)

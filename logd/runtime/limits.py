@@ -311,7 +311,7 @@ def _rlimit(name: str, soft: int, hard: int) -> dict[str, Any]:
     above = own != resource.RLIM_INFINITY and (hard == -1 or hard > own)
     if above and "CAP_SYS_RESOURCE" not in capabilities.held():
         raise InvalidParameter(
-            f"ulimit {name}={soft}:{hard}: the daemon's own hard limit is {own} and it lacks CAP_SYS_RESOURCE to raise it"
+            f"ulimit {name}={soft}:{hard}: the daemon's own hard limit is {own}, and it lacks CAP_SYS_RESOURCE"
         )
     unlimited = (1 << 64) - 1
     return {

@@ -1,0 +1,142 @@
+"""What a create request may ask for: checked as a whole before anything is made.
+
+A known field that this engine does not implement is refused when it is set to something other than its default; it
+is never ignored. Messages are Docker's where Docker has one.
+"""
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, Final
+
+from logd.errors import InvalidParameter, Unsupported
+from logd.runtime import capabilities, cgroup, limits, mounts
+from logd.runtime.devices import validate_devices
+from logd.runtime.network_files import validate_network_files
+from logd.runtime.security import parse_security_options
+from logd.spec import ContainerSpec, HostConfig
+
+MAX_HOSTNAME: Final = 64  # sethostname(2)
+LOOPBACK_ONLY: Final = frozenset({"", "default", "bridge"})  # until real networks come
+IPC_SYSCTLS: Final = frozenset(
+    f"kernel.{name}" for name in ("msgmax", "msgmnb", "msgmni", "sem", "shmall", "shmmax", "shmmni", "shm_rmid_forced")
+)
+
+REFUSED: Final[tuple[tuple[str, Callable[[ContainerSpec, HostConfig], Any]], ...]] = (
+    ("-t: terminals are not supported yet", lambda spec, _: spec.tty),
+    ("--health-cmd: health checks are not supported yet", lambda spec, _: _own_health_check(spec)),
+    ("--mac-address is not supported yet: there is no network to use it on", lambda spec, _: spec.mac_address),
+    ("--publish-all is not supported yet: ports can't be published", lambda _, host: host.publish_all_ports),
+    ("--volumes-from is not supported yet", lambda _, host: host.volumes_from),
+    ("--link is not supported: it is a legacy feature of Docker", lambda _, host: host.links),
+    ("--gpus is not supported", lambda _, host: host.device_requests),
+    ("--volume-driver: only local is supported", lambda _, host: host.volume_driver not in {"", "local"}),
+    ("--storage-opt is not supported by overlayfs", lambda _, host: host.storage_opt),
+    ("--cgroup: joining another cgroup is not supported", lambda _, host: host.cgroup),
+)
+MODES: Final[tuple[tuple[str, Callable[[HostConfig], str], frozenset[str]], ...]] = (
+    ("--ipc", lambda host: host.ipc_mode, frozenset({"", "private", "shareable", "none", "host"})),
+    ("--pid", lambda host: host.pid_mode, frozenset({"", "host"})),
+    ("--uts", lambda host: host.uts_mode, frozenset({"", "host"})),
+    ("--userns", lambda host: host.userns_mode, frozenset({"", "host"})),
+    ("--cgroupns", lambda host: host.cgroupns_mode, frozenset({"", "private", "host"})),
+    ("--isolation", lambda host: host.isolation, frozenset({"", "default"})),
+)
+
+
+def validate_host(
+    spec: ContainerSpec, host: HostConfig, networking: Mapping[str, Any] | None = None, *, root: Path = cgroup.ROOT
+) -> list[str]:
+    """Check a create request; returns Docker's warnings, raises InvalidParameter or Unsupported by name.
+
+    `spec` is the request's own, before the image's config is merged into it: an image's health check has no effect,
+    one that is asked for is refused.
+    """
+    for message, is_set in REFUSED:
+        if is_set(spec, host):
+            raise Unsupported(message)
+    for option, mode, known in MODES:
+        if mode(host) not in known:
+            accepted = ", ".join(sorted(known - {""}))
+            raise Unsupported(f"{option} {mode(host)} is not supported (supported: {accepted})")
+    warnings = _validate_network(host, networking or {})
+    _validate_restart(host)
+    _validate_process(spec, host)
+    _validate_sysctls(host)
+    parse_security_options(host)
+    capabilities.resolve(host.cap_add, host.cap_drop, privileged=host.privileged)
+    mounts.plan(spec, host)
+    validate_devices(host)
+    validate_network_files(host)
+    return warnings + limits.validate_limits(host, limits.host_support(root))
+
+
+def _own_health_check(spec: ContainerSpec) -> bool:
+    check = spec.healthcheck
+    if check is None or check.test == ["NONE"]:
+        return False
+    return bool(
+        check.test or check.interval or check.timeout or check.start_period or check.start_interval or check.retries
+    )
+
+
+def _validate_network(host: HostConfig, networking: Mapping[str, Any]) -> list[str]:
+    mode = host.network_mode
+    if mode not in LOOPBACK_ONLY | {"none", "host"}:
+        what = "joining another container's network" if mode.startswith("container:") else f"network {mode}"
+        raise Unsupported(f"--network: {what} is not supported yet (supported: none, host, and default: a loopback)")
+    for name, settings in (networking.get("EndpointsConfig") or {}).items():
+        if name not in LOOPBACK_ONLY | {"none", "host"}:
+            raise Unsupported(f"--network: network {name} is not supported yet (supported: none, host, default)")
+        for key in ("IPAMConfig", "Links", "Aliases", "MacAddress", "DriverOpts"):
+            if (settings or {}).get(key):
+                raise Unsupported(f"--network: {key} of {name} is not supported yet: there is no address to give")
+    published = [port for port, bindings in host.port_bindings.items() if bindings]
+    if published and mode == "host":
+        return ["Published ports are discarded when using host network mode"]
+    if published:
+        raise Unsupported(f"--publish {published[0]} is not supported yet (--network host reaches the host's ports)")
+    return []
+
+
+def _validate_restart(host: HostConfig) -> None:
+    policy = host.restart_policy
+    if policy.name not in {"", "no", "always", "unless-stopped", "on-failure"}:
+        raise InvalidParameter(
+            f"invalid restart policy: unknown policy '{policy.name}'; use one of 'no', 'always', 'on-failure', or "
+            "'unless-stopped'"
+        )
+    if policy.name not in {"", "no"}:
+        raise Unsupported(f"--restart {policy.name} is not supported yet (supported: no)")
+    if policy.maximum_retry_count:
+        raise InvalidParameter("invalid restart policy: maximum retry count can only be used with 'on-failure'")
+
+
+def _validate_process(spec: ContainerSpec, host: HostConfig) -> None:
+    if len(spec.hostname.encode()) > MAX_HOSTNAME or any(not letter.isprintable() for letter in spec.hostname):
+        raise InvalidParameter(f"invalid hostname: {spec.hostname!r} (at most {MAX_HOSTNAME} printable bytes)")
+    if host.uts_mode == "host" and (spec.hostname or spec.domainname):
+        raise InvalidParameter("conflicting options: hostname and the UTS mode")
+    if spec.working_dir and not spec.working_dir.startswith("/"):
+        raise InvalidParameter(
+            f"the working directory '{spec.working_dir}' is invalid, it needs to be an absolute path"
+        )
+    for variable in spec.env:
+        if not variable or variable.startswith("="):
+            raise InvalidParameter(f"invalid environment variable: {variable}")
+    texts = [*spec.env, *spec.cmd, *spec.entrypoint, spec.user, spec.working_dir, spec.domainname]
+    if any("\0" in text for text in texts):
+        raise InvalidParameter("a NUL byte in Env, Cmd, Entrypoint, User, WorkingDir or Domainname")
+    if ".." in host.cgroup_parent.split("/"):
+        raise InvalidParameter(f"cgroup-parent: {host.cgroup_parent!r} must not contain '..'")
+
+
+def _validate_sysctls(host: HostConfig) -> None:
+    """Only those that belong to a namespace of the container's own."""
+    for name in host.sysctls:
+        of_ipc = name in IPC_SYSCTLS or name.startswith("fs.mqueue.")
+        if not (of_ipc or name.startswith("net.")) or "/" in name:
+            raise InvalidParameter(f"sysctl '{name}' is not whitelisted")
+        if name.startswith("net.") and host.network_mode == "host":
+            raise InvalidParameter(f"sysctl '{name}' not allowed with the host's network namespace")
+        if of_ipc and host.ipc_mode == "host":
+            raise InvalidParameter(f"sysctl '{name}' not allowed with the host's ipc namespace")
