@@ -302,6 +302,7 @@ def main() -> None:
     exec_root, descriptor = sys.argv[1:]
     first = socket.socket(fileno=int(descriptor))
     first.set_inheritable(False)
+    os.chdir("/")
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGPIPE):
         signal.signal(number, signal.SIG_IGN)
     with open("/proc/self/comm", "w", encoding="ascii") as comm:

@@ -9,7 +9,6 @@ import logging
 import os
 import signal
 import socket
-import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -287,7 +286,7 @@ class Supervisor:
         self.exec_root = exec_root
         self.closing = False
         self._keeper: Channel | None = None
-        self._process: subprocess.Popen[bytes] | None = None
+        self._keeper_pid = 0
         self._shims: set[Shim] = set()
         self._restart: asyncio.Task[None] | None = None
         self._ready = asyncio.Lock()
@@ -412,20 +411,8 @@ class Supervisor:
     async def _start_keeper(self) -> None:
         """Start a keeper in a session of its own, and wait until it serves."""
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        root = str(Path(logd.__file__).parent.parent)
-        argv = [sys.executable, "-S", "-E", "-s", "-c", KEEPER_CODE.format(root=root)]
-        with theirs, (self.exec_root / KEEPER_LOG).open("ab") as output:
-            self._process = await asyncio.to_thread(
-                subprocess.Popen[bytes],
-                [*argv, str(self.exec_root), str(theirs.fileno())],
-                stdin=subprocess.DEVNULL,
-                stdout=output,
-                stderr=output,
-                pass_fds=(theirs.fileno(),),
-                start_new_session=True,
-                cwd="/",
-                env={"PATH": os.environ.get("PATH", os.defpath)},
-            )
+        with theirs:
+            self._keeper_pid = await asyncio.to_thread(_spawn_keeper, self.exec_root, theirs.fileno())
         ours.setblocking(False)
         loop = asyncio.get_running_loop()
         try:
@@ -439,6 +426,9 @@ class Supervisor:
 
     def _keeper_lost(self) -> None:
         """The keeper died: start another one and hand it what the shims hold."""
+        if self._keeper_pid:
+            with contextlib.suppress(ChildProcessError):
+                os.waitpid(self._keeper_pid, os.WNOHANG)
         if not self.closing:
             log.warning("the keeper of the shims has died; starting another one")
             self._restart = asyncio.get_running_loop().create_task(self._replace_keeper(), name="replace the keeper")
@@ -449,6 +439,21 @@ class Supervisor:
                 await self.start()
         for shim in list(self._shims):
             shim.hand_to(self._adopt_by_keeper)
+
+
+def _spawn_keeper(exec_root: Path, connection: int) -> int:
+    """Start a keeper in a session of its own; return its pid."""
+    root = str(Path(logd.__file__).parent.parent)
+    argv = [sys.executable, "-S", "-E", "-s", "-c", KEEPER_CODE.format(root=root), str(exec_root), "3"]
+    with (exec_root / KEEPER_LOG).open("ab") as output, Path(os.devnull).open("rb") as null:
+        handed = (null.fileno(), output.fileno(), output.fileno(), connection)
+        return os.posix_spawn(
+            argv[0],
+            argv,
+            {"PATH": os.environ.get("PATH", os.defpath)},
+            file_actions=[(os.POSIX_SPAWN_DUP2, descriptor, number) for number, descriptor in enumerate(handed)],
+            setsid=True,
+        )
 
 
 def _unknown(run: int) -> ExitStatus:

@@ -13,7 +13,14 @@ RUNC = shutil.which("runc") or "/usr/sbin/runc"
 
 
 def make_launch(
-    root: Path, exec_root: Path, container_id: str, argv: list[str], *, run: int = 1, binds: tuple[str, ...] = (), **more: object
+    root: Path,
+    exec_root: Path,
+    container_id: str,
+    argv: list[str],
+    *,
+    run: int = 1,
+    binds: tuple[str, ...] = (),
+    **more: object,
 ) -> Launch:
     """Lay out a bundle under `exec_root` and say how to launch it."""
     container_dir = root / "containers" / container_id

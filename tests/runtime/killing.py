@@ -55,7 +55,9 @@ async def run_under_fire(
     build_loggen(root)
     store = StoreOptions(max_size=1 << 40)
     command = ["/w/loggen", "gen", "-n", str(lines), "-o", f"/w/{name}.report", *options]
-    launch = make_launch(root, exec_root, name, command + (["-r", str(rate)] if rate else []), binds=(str(root),), store=store)
+    launch = make_launch(
+        root, exec_root, name, command + (["-r", str(rate)] if rate else []), binds=(str(root),), store=store
+    )
     supervisor = Supervisor(exec_root)
     await supervisor.start()
     shim = await supervisor.launch(launch)
@@ -95,7 +97,10 @@ def stored(launch: Launch, lines: int) -> dict[str, int]:
     files = [folder / data_name(number, STDOUT) for number in segment_numbers(str(folder))]
     counts = subprocess.run(
         f"cat {' '.join(str(file) for file in files)} | {Path(launch.container_dir).parents[1]}/loggen check -n {lines}",
-        shell=True, capture_output=True, text=True, check=False,
+        shell=True,
+        capture_output=True,
+        text=True,
+        check=False,
     )
     adopted = indexed = 0
     position = 0
@@ -122,8 +127,14 @@ async def main() -> None:
         for number in range(rounds):
             lines = rate * 4 if rate else 30_000_000
             outcome = await run_under_fire(
-                root, root / "exec", f"k{number}", ["shim", "keeper", "daemon"],
-                kills=25, lines=lines, rate=rate, options=[] if number % 2 else ["-b", "0"],
+                root,
+                root / "exec",
+                f"k{number}",
+                ["shim", "keeper", "daemon"],
+                kills=25,
+                lines=lines,
+                rate=rate,
+                options=[] if number % 2 else ["-b", "0"],
             )
             print(json.dumps(outcome), flush=True)
             total += int(str(outcome["kills"]))
