@@ -15,6 +15,7 @@ from logd.config import OPTIONS, DaemonConfig, Option, stock_runtimes
 from logd.config_kinds import SHAPE_TYPES
 from logd.daemon.dockerd_keys import ACCEPTED, REFUSED, Foreign
 from logd.daemon.flags import Flags, parse_flags
+from logd.engine import logopts
 from logd.errors import InvalidParameter
 
 DEFAULT_FILE: Final = Path("/etc/logd/daemon.json")
@@ -194,6 +195,10 @@ def _check(config: DaemonConfig) -> None:
     if config.default_runtime not in config.runtimes:
         known = ", ".join(sorted(config.runtimes))
         raise InvalidParameter(f"specified default runtime '{config.default_runtime}' does not exist (known: {known})")
+    try:
+        logopts.check(config.log_driver, config.log_opts)
+    except InvalidParameter as error:
+        raise InvalidParameter(f"log-driver, log-opts: {error}") from error
     _check_paths(config)
     _check_tls(config)
 

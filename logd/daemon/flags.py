@@ -27,6 +27,18 @@ class _Parser(argparse.ArgumentParser):
         raise InvalidParameter(f"{message}\nSee 'logd daemon --help'.")
 
 
+class _Formatter(argparse.HelpFormatter):
+    """`-D, --debug BOOL`: the short name first, the value once."""
+
+    def __init__(self, prog: str) -> None:
+        super().__init__(prog, max_help_position=32, width=110)
+
+    def _format_action_invocation(self, action: argparse.Action) -> str:
+        names = ", ".join(sorted(action.option_strings, key=len))
+        value = f" {action.metavar}" if action.metavar and action.nargs != "?" else ""
+        return names + value
+
+
 def parse_flags(argv: Sequence[str]) -> Flags:
     """Read the command line. Raises InvalidParameter; --help prints and exits with status 0."""
     parser = _build_parser()
@@ -45,7 +57,9 @@ def _build_parser() -> argparse.ArgumentParser:
         description="Run containers and keep every byte they print.",
         argument_default=argparse.SUPPRESS,
         allow_abbrev=False,
-        formatter_class=lambda prog: argparse.HelpFormatter(prog, max_help_position=32, width=110),
+        formatter_class=_Formatter,
+        usage="logd daemon [OPTIONS]",
+        epilog="Each option but --config-file and --validate is also a key of daemon.json: docs/configuration.md.",
     )
     parser.add_argument(
         "--config-file", metavar="PATH", help="daemon.json; default: /etc/logd/daemon.json if it exists"

@@ -1,0 +1,61 @@
+# make run    set everything up, start the daemon, run a container, show its log
+# make test   set everything up, then format, lint, types, import rules, tests
+SHELL := /bin/sh
+PYTHON ?= python3
+BIN := .venv/bin
+export PATH := $(CURDIR)/.make/bin:$(PATH):/usr/sbin:/sbin
+export PYTHON
+
+.PHONY: help run test setup setup-dev stop clean bench format packages
+
+help:
+	@echo 'make run     set up, start the daemon, run a container, show its log'
+	@echo 'make test    set up, then format, lint, types, import rules and tests'
+	@echo 'make stop    stop the daemon; containers go on'
+	@echo 'make clean   remove all containers, images and logs, and stop the daemon'
+	@echo 'make bench   compare with what else is on this machine'
+	@echo 'make format  format the code'
+
+run: setup
+	@sh scripts/demo.sh
+
+test: setup-dev
+	@sh scripts/docker_cli.sh $(CURDIR)/.make/bin
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+	$(BIN)/pytest
+
+setup: packages .make/installed
+
+setup-dev: packages .make/installed-dev
+
+packages:
+	@sh scripts/packages.sh
+
+$(BIN)/python:
+	$(PYTHON) -m venv .venv
+
+.make/installed: pyproject.toml | $(BIN)/python
+	@mkdir -p .make
+	$(BIN)/python -m pip install -q --disable-pip-version-check --config-settings editable_mode=compat -e .
+	@touch $@
+
+.make/installed-dev: pyproject.toml | $(BIN)/python
+	@mkdir -p .make
+	$(BIN)/python -m pip install -q --disable-pip-version-check --config-settings editable_mode=compat -e '.[dev]'
+	@touch .make/installed $@
+
+stop:
+	@sh scripts/stop.sh
+
+clean:
+	@sh scripts/stop.sh --all
+
+bench: setup
+	$(BIN)/python -m bench
+
+format: setup-dev
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
