@@ -17,7 +17,7 @@ MAX_HEAD_BYTES: Final = 64 * 1024
 MAX_ERROR_BYTES: Final = 1 << 20
 _UNRESERVED: Final = frozenset(b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-._~")  # RFC 3986, 2.3
 
-Query = Mapping[str, str | int | bool | None]
+Query = Mapping[str, str | int | bool | list[str] | None]
 
 
 class Unreachable(LogdError):
@@ -47,11 +47,12 @@ def quote(text: str) -> str:
 
 
 def target(path: str, query: Query | None) -> str:
-    """Return the request target. None is left out, a bool is 1 or 0."""
+    """Return the request target. None is left out, a bool is 1 or 0, a list repeats its parameter."""
     pairs = [
-        f"{name}={quote(str(int(value) if isinstance(value, bool) else value))}"
+        f"{name}={quote(str(int(one) if isinstance(one, bool) else one))}"
         for name, value in (query or {}).items()
-        if value is not None
+        for one in (value if isinstance(value, list) else [value])
+        if one is not None
     ]
     return f"{path}?{'&'.join(pairs)}" if pairs else path
 
@@ -231,10 +232,10 @@ class Response:
         """Close the connection; the rest of the body is given up."""
         self._connection.close()
 
-    def take_connection(self) -> tuple[socket.socket, bytes]:
-        """Return the connection and the bytes already read from it, after an answer that hands it over (attach)."""
-        rest, self._rest = self._rest, b""
-        return self._connection, rest
+    @property
+    def connection(self) -> socket.socket:
+        """The connection itself, to send on after an answer that left HTTP (attach)."""
+        return self._connection
 
     def _hung_up(self) -> bytes:
         if self._chunks is not None or self._left is not None:

@@ -7,7 +7,8 @@
     bytes 16-23 position: count of the stream's bytes since the container was created
 
 The payload of 1 and 2 is whole lines that share the time; of 3 JSON `{"stream", "length", "reason"}`; of 4 text;
-of 6 the cursor from which the answer starts. A kind that is not known is skipped, so that a newer daemon can add one.
+of 5 and 6 the cursor behind and before the answer. A kind that is not known is skipped, so that a newer daemon can
+add one.
 """
 
 import struct
@@ -38,7 +39,7 @@ class End(NamedTuple):
 
 
 class Start(NamedTuple):
-    """Where the answer starts: the positions of stdout and stderr before its first line."""
+    """Where the answer starts: the positions of stdout and stderr before its first line. Its time precedes all."""
 
     time_ns: int
     positions: tuple[int, int]
@@ -108,7 +109,7 @@ def _rare(kind: int, time_ns: int, position: int, payload: bytes) -> list[Event]
     if kind == END:
         return [End(time_ns)]
     if kind == START:
-        return [Start(time_ns, parse_cursor(text))]
+        return [Start(0, parse_cursor(text))]
     return []
 
 

@@ -183,7 +183,7 @@ def interrupted(printer: Printer) -> None:
 
 def complain(problem: object) -> None:
     """Say on stderr what is wrong."""
-    write_all(STDERR_FD, terminal.neutralise(f"logs: {problem}\n".encode("utf-8", "replace")))
+    write_all(STDERR_FD, f"logs: {terminal.visible(str(problem))}\n".encode())
 
 
 def complete(client: Client) -> int:

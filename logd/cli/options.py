@@ -5,6 +5,7 @@ import re
 from collections.abc import Sequence
 from typing import Final, NamedTuple
 
+from logd.cli.client import Query
 from logd.cli.frames import parse_cursor
 from logd.errors import InvalidParameter
 
@@ -43,9 +44,9 @@ class Options(NamedTuple):
     """`show`, `help`, `version` or `complete`."""
 
     @property
-    def query(self) -> dict[str, str | int | bool | None]:
+    def query(self) -> Query:
         """The query of `/logd/containers/{id}/logs`, but for `after`."""
-        query: dict[str, str | int | bool | None] = {"stdout": self.stdout, "stderr": self.stderr}
+        query: dict[str, str | int | bool | list[str] | None] = {"stdout": self.stdout, "stderr": self.stderr}
         if self.follow:
             query["follow"] = True
         if self.tail is not None:

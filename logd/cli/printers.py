@@ -59,7 +59,7 @@ class Notices:
 
     def line(self, text: str) -> None:
         """Write `text`, marked as ours."""
-        data = terminal.neutralise(f"logs: {text}".encode("utf-8", "replace"))
+        data = f"logs: {terminal.visible(text)}".encode()
         write_all(STDERR_FD, terminal.GAP_COLOUR + data + terminal.RESET + b"\n" if self._colour else data + b"\n")
 
 
@@ -130,7 +130,7 @@ class PrefixPrinter:
         """Give a container its colour."""
         for descriptor, is_terminal in self._terminal.items():
             tags = self._tags.setdefault(descriptor, {})
-            text = terminal.neutralise(f"{name.ljust(self._width) if is_terminal else name} | ".encode())
+            text = f"{terminal.visible(name.ljust(self._width) if is_terminal else name)} | ".encode()
             if self._colour[descriptor]:
                 text = terminal.name_colour(len(tags)) + text + terminal.RESET
             tags.setdefault(name, text)

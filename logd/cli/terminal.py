@@ -13,6 +13,7 @@ NAME_COLOURS: Final = ("36", "33", "32", "35", "34", "96", "93", "92", "95", "94
 GAP_COLOUR: Final = b"\x1b[1;31m"
 _COLOUR: Final = re.compile(rb"\x1b\[[0-9;:]*m")
 _HARMLESS: Final = re.compile(rb"[\t\n\x20-\x7e]*")
+_CONTROL: Final = re.compile("[\x00-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069\udc80-\udcff]")
 _OBEYED: Final = re.compile(
     r"\x1b\[[0-9;:]{0,64}m"  # SGR: kept
     r"|\r(?=\n)"  # the line ends of DOS: kept
@@ -20,6 +21,11 @@ _OBEYED: Final = re.compile(
     r"\u202a-\u202e\u2066-\u2069"  # overrides of the writing direction: they make text look like other text
     r"\udc80-\udcff]"  # bytes that are not UTF-8 (a terminal in 8-bit mode takes some of them for C1)
 )
+
+
+def visible(text: str) -> str:
+    """Return `text` for one cell or line: with every control character made visible, colours and newlines too."""
+    return _CONTROL.sub(_shown, text)
 
 
 def neutralise(data: bytes) -> bytes:
@@ -56,13 +62,17 @@ def name_colour(index: int) -> bytes:
     return f"\x1b[{NAME_COLOURS[index % len(NAME_COLOURS)]}m".encode()
 
 
-def _visible(match: re.Match[str]) -> str:
-    text = match[0]
-    code = ord(text[0])
-    if len(text) > 1 or (text == "\r" and match.string[match.end() : match.end() + 1] == "\n"):
-        return text
+def _shown(match: re.Match[str]) -> str:
+    code = ord(match[0])
     if 0xDC80 <= code <= 0xDCFF:  # surrogateescape: the byte is in the low bits
         return f"<{code - 0xDC00:02X}>"
     if code >= 0x80:
         return f"<U+{code:04X}>"
     return "^?" if code == 0x7F else f"^{chr(code + 0x40)}"
+
+
+def _visible(match: re.Match[str]) -> str:
+    text = match[0]
+    if len(text) > 1 or (text == "\r" and match.string[match.end() : match.end() + 1] == "\n"):
+        return text
+    return _shown(match)

@@ -18,7 +18,7 @@ def test_frames_come_out_whole_however_the_bytes_are_cut(size: int) -> None:
     decoder = FrameDecoder()
     events = [event for at in range(0, len(wire), size) for event in decoder.feed(wire[at : at + size])]
     assert events == [
-        Start(BASE, (3, 4)),
+        Start(0, (3, 4)),
         Run(BASE, 1, 3, b"a\nb\n"),
         Run(BASE + SECOND, 2, 4, b"x" * 300 + b"\n"),
         Gap(BASE + 2 * SECOND, 1, 7, 9, "max-size"),

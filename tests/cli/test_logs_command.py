@@ -89,7 +89,7 @@ def test_a_follower_shows_a_line_at_once_although_others_are_silent(peer: Peer, 
 
 def test_the_past_of_followed_containers_is_merged_by_time(peer: Peer, logs: Logs) -> None:
     def slow() -> Iterator[bytes]:
-        time.sleep(0.03)
+        time.sleep(0.03)  # less than the patience with a silent container
         yield out(0, 0, b"first\n")
         yield END
 

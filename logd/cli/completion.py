@@ -1,0 +1,120 @@
+"""Completion in the shells: click's for `logd`, our own scripts for `logs`, names from the daemon for both."""
+
+import sys
+from typing import TYPE_CHECKING, Final
+
+import click
+from click.shell_completion import CompletionItem, get_completion_class
+
+from logd.cli.client import Client
+from logd.cli.command import Command
+from logd.errors import LogdError
+
+SHELLS: Final = ("bash", "zsh", "fish")
+
+BASH_LOGS: Final = """\
+_logs_completion() {
+    local word="${COMP_WORDS[COMP_CWORD]}" before="${COMP_WORDS[COMP_CWORD-1]}"
+    case "$before" in
+        --stream) COMPREPLY=($(compgen -W "stdout stderr" -- "$word")); return ;;
+        --color) COMPREPLY=($(compgen -W "auto always never" -- "$word")); return ;;
+        -n|--tail|--since|--until|-g|--grep|--after|-l|--label|-H|--host) return ;;
+    esac
+    if [[ $word == -* ]]; then
+        COMPREPLY=($(compgen -W "--follow --tail --since --until --grep --stream --after --all --label
+            --timestamps --json --raw --color --host --help --version" -- "$word"))
+    else
+        COMPREPLY=($(compgen -W "$(logs --complete 2>/dev/null)" -- "$word"))
+    fi
+}
+complete -F _logs_completion logs
+"""
+ZSH_LOGS: Final = """\
+_logs_containers() {
+    local -a names
+    names=(${(f)"$(logs --complete 2>/dev/null)"})
+    compadd -a names
+}
+_logs() {
+    _arguments -s \\
+        '(-f --follow)'{-f,--follow}'[go on with what comes]' \\
+        '(-n --tail)'{-n,--tail}'[only the last lines]:lines:' \\
+        '--since[only what came at this time or later]:time:' \\
+        '--until[only what came before this time]:time:' \\
+        '(-g --grep)'{-g,--grep}'[only lines with the pattern]:pattern:' \\
+        '--stream[only one stream]:stream:(stdout stderr)' \\
+        '*--after[go on behind a line of --json]:cursor:' \\
+        '(-a --all)'{-a,--all}'[every container]' \\
+        '*'{-l,--label}'[those with the label]:label:' \\
+        '(-t --timestamps)'{-t,--timestamps}'[the time before each line]' \\
+        '--json[one JSON object a line]' \\
+        '--raw[let escape sequences through]' \\
+        '--color[colours of the names]:when:(auto always never)' \\
+        '(-H --host)'{-H,--host}'[where the daemon listens]:address:' \\
+        '(-h --help)'{-h,--help}'[help]' \\
+        '(-V --version)'{-V,--version}'[the version]' \\
+        '*:container:_logs_containers'
+}
+compdef _logs logs
+"""
+FISH_LOGS: Final = """\
+complete -c logs -f -a '(logs --complete 2>/dev/null)'
+complete -c logs -s f -l follow -d 'Go on with what comes'
+complete -c logs -s n -l tail -x -d 'Only the last lines'
+complete -c logs -l since -x -d 'Only what came at this time or later'
+complete -c logs -l until -x -d 'Only what came before this time'
+complete -c logs -s g -l grep -x -d 'Only lines with the pattern'
+complete -c logs -l stream -x -a 'stdout stderr' -d 'Only one stream'
+complete -c logs -l after -x -d 'Go on behind a line of --json'
+complete -c logs -s a -l all -d 'Every container'
+complete -c logs -s l -l label -x -d 'Those with the label'
+complete -c logs -s t -l timestamps -d 'The time before each line'
+complete -c logs -l json -d 'One JSON object a line'
+complete -c logs -l raw -d 'Let escape sequences through'
+complete -c logs -l color -x -a 'auto always never' -d 'Colours of the names'
+complete -c logs -s H -l host -x -d 'Where the daemon listens'
+complete -c logs -s h -l help -d 'Help'
+complete -c logs -s V -l version -d 'The version'
+"""
+if TYPE_CHECKING:
+    _Parameter = click.ParamType[str]
+else:
+    _Parameter = click.ParamType  # before click 8.2 it can't be subscripted
+
+LOGS_SCRIPTS: Final = {"bash": BASH_LOGS, "zsh": ZSH_LOGS, "fish": FISH_LOGS}
+
+
+class ContainerName(_Parameter):
+    """A container's name or id; the shell completes it with the names that there are."""
+
+    name = "container"
+
+    def shell_complete(self, ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
+        """Return the names that begin so; none if no daemon answers."""
+        try:
+            items = Client(ctx.find_root().params.get("host")).json("GET", "/containers/json", {"all": True})
+        except LogdError:
+            return []
+        names = sorted(name.removeprefix("/") for item in items for name in item["Names"])
+        return [CompletionItem(name) for name in names if name.startswith(incomplete)]
+
+
+CONTAINER: Final = ContainerName()
+
+
+@click.command(
+    cls=Command,
+    examples=(
+        'eval "$(logd completion bash)"                              # in ~/.bashrc',
+        'eval "$(logd completion zsh)"                               # in ~/.zshrc, after compinit',
+        "logd completion fish > ~/.config/fish/completions/logd.fish",
+    ),
+)
+@click.argument("shell", type=click.Choice(SHELLS))
+@click.pass_context
+def completion(ctx: click.Context, shell: str) -> None:
+    """Print the script with which a shell completes `logd` and `logs`."""
+    kind = get_completion_class(shell)
+    assert kind is not None
+    script = kind(ctx.find_root().command, {}, "logd", "_LOGD_COMPLETE")
+    sys.stdout.write(f"{script.source_template % script.source_vars()}\n{LOGS_SCRIPTS[shell]}")

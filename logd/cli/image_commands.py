@@ -1,0 +1,167 @@
+"""`logd images`, `import`, `load`."""
+
+import json
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any, BinaryIO, Final
+
+import click
+
+from logd.cli.client import Client, Query, Response
+from logd.cli.command import Command
+from logd.cli.container_commands import parse_filters
+from logd.cli.tables import ago, print_json_lines, print_table
+from logd.cli.terminal import visible
+from logd.errors import InvalidParameter, LogdError
+from logd.units import format_size
+
+BLOCK_BYTES: Final = 256 * 1024
+SHORT_ID: Final = 12
+NONE: Final = "<none>"
+
+
+@click.command(
+    cls=Command,
+    examples=(
+        "logd images",
+        "logd images busybox",
+        "logd images -q --filter dangling=true",
+    ),
+)
+@click.option("-a", "--all", "every", is_flag=True, help="Show intermediate images too.")
+@click.option("-q", "--quiet", is_flag=True, help="Print ids alone.")
+@click.option("-f", "--filter", "filters", multiple=True, metavar="KEY=VALUE", help="Show those that fit (repeatable).")
+@click.option("--no-trunc", is_flag=True, help="Cut nothing off.")
+@click.option("--format", "form", type=click.Choice(["table", "json"]), default="table", show_default=True)
+@click.argument("repository", required=False)
+@click.pass_obj
+def images(
+    client: Client,
+    *,
+    every: bool,
+    quiet: bool,
+    filters: Sequence[str],
+    no_trunc: bool,
+    form: str,
+    repository: str | None,
+) -> None:
+    """List images."""
+    words = [*filters, f"reference={repository}"] if repository else filters
+    items = client.json("GET", "/images/json", {"all": every, "filters": parse_filters(words)})
+    if quiet:
+        for identity in dict.fromkeys(item["Id"] for item in items):
+            sys.stdout.write(f"{identity if no_trunc else _short(identity)}\n")
+    elif form == "json":
+        print_json_lines(items)
+    else:
+        rows = [row for item in items for row in _rows(item, whole=no_trunc)]
+        print_table(("REPOSITORY", "TAG", "IMAGE ID", "CREATED", "SIZE"), rows)
+
+
+@click.command(
+    "import",
+    cls=Command,
+    examples=(
+        "logd import rootfs.tar.gz base:1",
+        "tar -C rootfs -c . | logd import -c 'CMD [\"/bin/sh\"]' - base",
+    ),
+)
+@click.option(
+    "-c", "--change", "changes", multiple=True, metavar="INSTRUCTION", help="Apply an instruction, such as 'CMD sh'."
+)
+@click.option("-m", "--message", help="Note in the image's history.")
+@click.option("--platform", help="Platform of the image, such as linux/amd64.")
+@click.argument("file", metavar="FILE|-")
+@click.argument("name", required=False, metavar="[REPOSITORY[:TAG]]")
+@click.pass_obj
+def import_(
+    client: Client, *, changes: Sequence[str], message: str | None, platform: str | None, file: str, name: str | None
+) -> None:
+    """Make an image of a tar archive of a root file system ("-" reads it from standard input)."""
+    repository, tag = split_reference(name or "")
+    query: Query = {
+        "fromSrc": "-", "repo": repository or None, "tag": tag or None, "message": message, "platform": platform,
+        "changes": list(changes),
+    }  # fmt: skip
+    with opened(file) as source:
+        response = client.request("POST", "/images/create", query, body=blocks(source))
+    for item in progress(response):
+        if "status" in item:
+            sys.stdout.write(f"{visible(item['status'])}\n")
+
+
+@click.command(
+    cls=Command,
+    examples=(
+        "logd load -i shop.tar",
+        "zcat shop.tar.gz | logd load",
+    ),
+)
+@click.option("-i", "--input", "file", default="-", metavar="FILE", help="Read this file instead of standard input.")
+@click.option("-q", "--quiet", is_flag=True, help="Print nothing but errors.")
+@click.pass_obj
+def load(client: Client, *, file: str, quiet: bool) -> None:
+    """Load images from an archive of `docker save` or an OCI layout."""
+    if file == "-" and sys.stdin.isatty():
+        raise InvalidParameter("requested load from stdin, but stdin is empty (use -i FILE, or a pipe)")
+    with opened(file) as source:
+        response = client.request("POST", "/images/load", {"quiet": True}, body=blocks(source))
+    for item in progress(response):
+        if "stream" in item and not quiet:
+            sys.stdout.write(f"{visible(item['stream'].rstrip())}\n")
+
+
+def split_reference(name: str) -> tuple[str, str]:
+    """Return repository and tag; a colon before the last slash belongs to a registry's port."""
+    head, colon, tag = name.rpartition(":")
+    return (head, tag) if colon and "/" not in tag else (name, "")
+
+
+@contextmanager
+def opened(file: str) -> Iterator[BinaryIO]:
+    """Open a file to read, or standard input for `-`. Raises InvalidParameter where that fails."""
+    if file == "-":
+        yield sys.stdin.buffer
+        return
+    try:
+        source = open(file, "rb")  # noqa: SIM115  # it is closed below; here only its own errors are met
+    except OSError as error:
+        raise InvalidParameter(f"{file}: {error.strerror}") from error
+    with source:
+        yield source
+
+
+def blocks(source: BinaryIO) -> Iterator[bytes]:
+    """Yield the source's bytes."""
+    while block := source.read(BLOCK_BYTES):
+        yield block
+
+
+def progress(response: Response) -> Iterator[dict[str, Any]]:
+    """Yield the objects of a stream of JSON lines. Raises LogdError for the error that one of them reports."""
+    rest = b""
+    with response:
+        while not response.ended:
+            *lines, rest = (rest + response.receive()).split(b"\n")
+            yield from map(_progress_item, filter(bytes.strip, lines))
+    if rest.strip():
+        yield _progress_item(rest)
+
+
+def _progress_item(line: bytes) -> dict[str, Any]:
+    item: dict[str, Any] = json.loads(line)
+    if "error" in item:
+        raise LogdError(str(item["error"]))
+    return item
+
+
+def _rows(item: dict[str, Any], *, whole: bool) -> Iterator[Sequence[str]]:
+    identity = item["Id"] if whole else _short(item["Id"])
+    for tag in item.get("RepoTags") or [f"{NONE}:{NONE}"]:
+        repository, name = split_reference(tag)
+        yield (repository, name or NONE, identity, ago(item["Created"]), format_size(item["Size"]))
+
+
+def _short(identity: str) -> str:
+    return str(identity).removeprefix("sha256:")[:SHORT_ID]

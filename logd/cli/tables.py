@@ -1,0 +1,88 @@
+"""Lists for people and for programs: a table on a terminal, the same plainly in a pipe, JSON on request."""
+
+import json
+import sys
+import time
+from collections.abc import Iterable, Sequence
+from typing import Any, Final
+
+from logd.cli.terminal import visible, wants_colour
+
+UNLIMITED: Final = 4096
+"""Columns: the terminal wraps a long line as a whole; rich would wrap in the cells, and break ids and names."""
+STATE_COLOURS: Final = {"running": "green", "paused": "yellow", "restarting": "yellow", "dead": "red"}
+_SPANS: Final = (  # upper bound in seconds, unit in seconds, name: go-units' HumanDuration, as Docker shows times
+    (60, 1, "second"), (3600, 60, "minute"), (48 * 3600, 3600, "hour"), (14 * 86400, 86400, "day"),
+    (60 * 86400, 7 * 86400, "week"), (2 * 365 * 86400, 30 * 86400, "month"),
+)  # fmt: skip
+
+
+def print_table(titles: Sequence[str], rows: Iterable[Sequence[str]], *, state_column: int | None = None) -> None:
+    """Print the rows under their titles. On a terminal `state_column` gets the colour of its first word."""
+    cells = [[visible(cell) for cell in row] for row in rows]
+    if wants_colour("auto", 1):
+        _print_rich(titles, cells, state_column)
+        return
+    widths = [max(map(len, column)) for column in zip(titles, *cells, strict=True)]
+    for row in (titles, *cells):
+        line = "   ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True))
+        sys.stdout.write(f"{line.rstrip()}\n")
+
+
+def print_fields(fields: Iterable[tuple[str, str]]) -> None:
+    """Print names and values, a line each, the values in one column."""
+    pairs = [(name, visible(value)) for name, value in fields]
+    width = max((len(name) for name, _ in pairs), default=0) + 1
+    for name, value in pairs:
+        sys.stdout.write(f"{f'{name}:'.ljust(width)} {value}\n")
+
+
+def print_json_lines(items: Iterable[Any]) -> None:
+    """Print one JSON object a line. It is ASCII, so that a terminal has nothing in it to obey."""
+    for item in items:
+        sys.stdout.write(f"{json.dumps(item)}\n")
+
+
+def print_json(value: object) -> None:
+    """Print one JSON value for a person to read."""
+    sys.stdout.write(f"{json.dumps(value, indent=4)}\n")
+
+
+def ago(time_s: float, now_s: float | None = None) -> str:
+    """Return how long ago a Unix time was, as Docker says it: `About a minute ago`, `3 weeks ago`."""
+    return f"{span((time.time() if now_s is None else now_s) - time_s)} ago"
+
+
+def span(seconds: float) -> str:
+    """Return a length of time in one unit: `Less than a second`, `5 minutes`, `About an hour`, `3 weeks`."""
+    seconds = int(seconds)
+    if seconds < 1:
+        return "Less than a second"
+    for bound, unit, name in _SPANS:
+        if seconds < bound:
+            count = seconds // unit
+            if count == 1 and name in {"minute", "hour"}:
+                return f"About {'an' if name == 'hour' else 'a'} {name}"
+            return f"{count} {name}{'' if count == 1 else 's'}"
+    return f"{seconds // (365 * 86400)} years"
+
+
+def shorten(text: str, length: int) -> str:
+    """Return at most `length` characters of `text`, an ellipsis at the end where there was more."""
+    return text if len(text) <= length else f"{text[: length - 1]}…"
+
+
+def _print_rich(titles: Sequence[str], cells: Sequence[Sequence[str]], state_column: int | None) -> None:
+    from rich.console import Console  # noqa: PLC0415  # 60 ms that only a terminal pays
+    from rich.table import Table  # noqa: PLC0415
+    from rich.text import Text  # noqa: PLC0415
+
+    table = Table(*titles, box=None, pad_edge=False, padding=(0, 3, 0, 0), header_style="bold")
+    for row in cells:
+        texts = [Text(cell) for cell in row]
+        if state_column is not None:
+            texts[state_column].stylize(UNLIMITED: Final = 4096
+"""Columns: the terminal wraps a long line as a whole; rich would wrap in the cells, and break ids and names."""
+STATE_COLOURS.get(row[state_column].partition(" ")[0].lower(), ""))
+        table.add_row(*texts)
+    Console(width=UNLIMITED, highlight=False, force_terminal=True).print(table)

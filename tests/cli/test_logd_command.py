@@ -1,0 +1,343 @@
+"""`logd`, started as a person starts it, against a daemon on a real socket."""
+
+import json
+import os
+import signal
+import struct
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import click
+import pytest
+from cli_peer import Peer, Request, send_json
+
+from logd.cli.command import Command
+from logd.cli.tables import ago, span
+
+ID = "ab" * 32
+LISTED = {
+    "Id": ID, "Names": ["/web"], "Image": "busybox:latest", "Command": "sh -c 'echo a long command'", "State": "running",
+    "Status": "Up 5 minutes", "Labels": {}, "Created": int(time.time()) - 400,
+}  # fmt: skip
+Logd = Callable[..., subprocess.CompletedProcess[str]]
+
+
+@pytest.fixture
+def logd(peer: Peer) -> Logd:
+    environment = {**os.environ, "LOGD_HOST": peer.host, "TERM": "xterm"}
+
+    def run(*arguments: str, **options: Any) -> subprocess.CompletedProcess[str]:
+        command = [sys.executable, "-m", "logd.cli.main", *arguments]
+        options = {"capture_output": True, "env": environment, "timeout": 30, "text": True, **options}
+        return subprocess.run(command, check=False, **options)
+
+    return run
+
+
+def test_ps_in_a_pipe_is_a_plain_table_with_dockers_columns(peer: Peer, logd: Logd) -> None:
+    peer.routes["GET /containers/json"] = lambda _: (200, [LISTED])
+    done = logd("ps", "-a", "--filter", "label=x=y", "--filter", "status=exited", "--filter", "label=z")
+    assert done.stdout.splitlines() == [
+        "CONTAINER ID   IMAGE            COMMAND                CREATED         STATUS         NAMES",
+        "abababababab   busybox:latest   \"sh -c 'echo a long…   6 minutes ago   Up 5 minutes   web",
+    ]
+    query = peer.queries("/containers/json")[0]
+    assert query["all"] == "1"
+    assert json.loads(query["filters"]) == {"label": ["x=y", "z"], "status": ["exited"]}
+
+
+def test_ps_prints_ids_or_json(peer: Peer, logd: Logd) -> None:
+    peer.routes["GET /containers/json"] = lambda _: (200, [LISTED, LISTED])
+    assert logd("ps", "-q").stdout == "abababababab\nabababababab\n"
+    assert logd("ps", "-q", "--no-trunc").stdout.splitlines() == [ID, ID]
+    assert [json.loads(line) for line in logd("ps", "--format", "json").stdout.splitlines()] == [LISTED, LISTED]
+
+
+def test_a_table_on_a_terminal_is_not_fooled_by_what_it_shows(peer: Peer, logd: Logd) -> None:
+    peer.routes["GET /containers/json"] = lambda _: (200, [{**LISTED, "Image": "x\x1b[2J\x9b"}])
+    master, slave = os.openpty()
+    done = logd("ps", capture_output=False, stdout=slave, stderr=slave)
+    os.write(slave, b"\x04")
+    text = b""
+    while not text.endswith(b"\x04"):
+        text += os.read(master, 65536)
+    os.close(master)
+    os.close(slave)
+    assert done.returncode == 0
+    assert b"x^[[2J<U+009B>" in text
+    assert b"\x1b[32mUp 5 minutes" in text
+
+
+def test_a_filter_without_a_value_is_usage(logd: Logd) -> None:
+    done = logd("ps", "--filter", "exited")
+    assert (done.returncode, done.stdout) == (125, "")
+    assert done.stderr.startswith("logd: --filter: invalid value 'exited' (write key=value")
+
+
+def test_an_option_that_is_not_known_is_usage_with_a_hint(logd: Logd) -> None:
+    done = logd("ps", "--nix")
+    assert done.returncode == 125
+    assert done.stderr.startswith("logd: No such option")
+    assert "Run 'logd ps --help'" in done.stderr
+
+
+def test_stop_goes_on_after_an_error_and_fails_at_the_end(peer: Peer, logd: Logd) -> None:
+    peer.routes["POST /containers/b/stop"] = lambda _: (204, None)
+    for name in ("a", "c"):
+        message = {"message": f"No such container: {name}"}
+        peer.routes[f"POST /containers/{name}/stop"] = lambda _, m=message: (404, m)
+    done = logd("stop", "-t", "3", "-s", "INT", "a", "b", "c")
+    assert (done.returncode, done.stdout) == (1, "b\n")
+    assert done.stderr == "logd: No such container: a\nlogd: No such container: c\n"
+    assert peer.queries("/containers/b/stop") == [{"signal": "INT", "t": "3"}]
+
+
+def test_start_of_what_runs_already_is_no_error(peer: Peer, logd: Logd) -> None:
+    peer.routes["POST /containers/a/start"] = lambda _: (304, None)
+    done = logd("start", "a")
+    assert (done.returncode, done.stdout) == (0, "a\n")
+
+
+def test_rm_and_kill_say_what_they_are_told(peer: Peer, logd: Logd) -> None:
+    peer.routes["DELETE /containers/a"] = lambda _: (204, None)
+    peer.routes["POST /containers/a/kill"] = lambda _: (204, None)
+    assert logd("kill", "-s", "HUP", "a").returncode == 0
+    assert logd("rm", "-fv", "a").returncode == 0
+    assert [request.query for request in peer.requests] == [{"signal": "HUP"}, {"force": "1", "v": "1"}]
+
+
+def test_inspect_prints_a_list_of_containers_and_images(peer: Peer, logd: Logd) -> None:
+    peer.routes["GET /containers/web/json"] = lambda _: (200, {"Id": ID})
+    peer.routes["GET /images/img/json"] = lambda _: (200, {"Id": "sha256:1"})
+    done = logd("inspect", "web", "img", "nix")
+    assert json.loads(done.stdout) == [{"Id": ID}, {"Id": "sha256:1"}]
+    assert (done.returncode, done.stderr) == (1, "logd: No such object: nix\n")
+
+
+def test_run_in_the_background_prints_the_id(peer: Peer, logd: Logd, tmp_path: Path) -> None:
+    (tmp_path / "env").write_text("# comment\nA=1\n\nFROM_HERE\nNOT_HERE\n")
+    peer.routes["POST /containers/create"] = lambda _: (201, {"Id": ID, "Warnings": ["no swap"]})
+    peer.routes[f"POST /containers/{ID}/start"] = lambda _: (204, None)
+    done = logd(
+        "run", "-d", "--name", "web", "--env-file", str(tmp_path / "env"), "-e", "B=x=y", "-u", "nobody", "-w", "/tmp",
+        "-l", "app=shop", "-l", "bare", "-m", "64m", "--cpus", "0.5", "--entrypoint", "sh", "--log-opt", "max-size=1m",
+        "--tmpfs", "/t:size=1m", "--rm", "busybox", "-c", "echo -n",
+        env={**os.environ, "LOGD_HOST": peer.host, "FROM_HERE": "h"},
+    )  # fmt: skip
+    assert (done.returncode, done.stdout, done.stderr) == (0, f"{ID}\n", "logd: warning: no swap\n")
+    created = peer.requests[0]
+    assert created.query == {"name": "web"}
+    assert json.loads(created.body) == {
+        "Image": "busybox", "Cmd": ["-c", "echo -n"], "Entrypoint": ["sh"], "Env": ["A=1", "FROM_HERE=h", "B=x=y"],
+        "Labels": {"app": "shop", "bare": ""}, "User": "nobody", "WorkingDir": "/tmp", "AttachStdin": False,
+        "AttachStdout": False, "AttachStderr": False, "OpenStdin": False, "StdinOnce": False,
+        "HostConfig": {
+            "AutoRemove": True, "ReadonlyRootfs": False, "Binds": [], "Tmpfs": {"/t": "size=1m"}, "Memory": 64 << 20,
+            "NanoCpus": 500_000_000, "LogConfig": {"Type": "", "Config": {"max-size": "1m"}},
+        },
+    }  # fmt: skip
+
+
+def attachable(peer: Peer, output: bytes, *, code: int, echo: bool = False) -> None:
+    """Add what a foreground run asks for: its container prints `output`, or what it reads, and ends with `code`."""
+
+    def attach(request: Request) -> None:
+        connection = request.connection
+        connection.sendall(b"HTTP/1.1 101 UPGRADED\r\nConnection: Upgrade\r\nUpgrade: tcp\r\n\r\n" + output[:3])
+        if echo:
+            while data := connection.recv(65536):
+                connection.sendall(struct.pack(">BxxxI", 1, len(data)) + data)
+        connection.sendall(output[3:])
+
+    peer.routes["POST /containers/create"] = lambda _: (201, {"Id": ID, "Warnings": []})
+    peer.routes[f"POST /containers/{ID}/attach"] = attach
+    peer.routes[f"POST /containers/{ID}/wait"] = lambda _: (200, {"StatusCode": code})
+    peer.routes[f"POST /containers/{ID}/start"] = lambda _: (204, None)
+
+
+def test_run_in_the_foreground_gives_output_and_exit_code(peer: Peer, logd: Logd) -> None:
+    frames = struct.pack(">BxxxI", 1, 4) + b"out\n" + struct.pack(">BxxxI", 2, 4) + b"err\n"
+    attachable(peer, frames, code=42)
+    done = logd("run", "--rm", "busybox", "true")
+    assert (done.returncode, done.stdout, done.stderr) == (42, "out\n", "err\n")
+    order = [request.path.rpartition("/")[2] for request in peer.requests]
+    assert order == ["create", "attach", "wait", "start"]
+    assert peer.requests[2].query == {"condition": "removed"}
+
+
+def test_run_carries_stdin_to_its_end(peer: Peer, logd: Logd) -> None:
+    attachable(peer, b"", code=0, echo=True)
+    text = "line\n" * 300_000
+    done = logd("run", "-i", "busybox", "cat", input=text)
+    assert done.returncode == 0
+    assert done.stdout == text
+    assert json.loads(peer.requests[0].body)["StdinOnce"] is True
+
+
+@pytest.mark.parametrize(
+    ("message", "code"),
+    [
+        ('exec: "nix": executable file not found in $PATH', 127),
+        ('exec: "/etc/passwd": permission denied', 126),
+        ("cgroup is gone", 125),
+    ],
+)
+def test_a_start_that_fails_has_dockers_exit_code(peer: Peer, logd: Logd, message: str, code: int) -> None:
+    attachable(peer, b"", code=0)
+    peer.routes[f"POST /containers/{ID}/start"] = lambda _: (400, {"message": message})
+    done = logd("run", "busybox", "nix")
+    assert (done.returncode, done.stderr) == (code, f"logd: {message}\n")
+
+
+def test_an_image_that_is_missing_is_told_with_the_remedy(peer: Peer, logd: Logd) -> None:
+    peer.routes["POST /containers/create"] = lambda _: (404, {"message": "No such image: nix:latest"})
+    done = logd("run", "nix")
+    assert done.returncode == 125
+    assert done.stderr.startswith("logd: No such image: nix:latest (bring it in with `logd import`")
+
+
+def test_signals_go_to_the_container(peer: Peer) -> None:
+    attachable(peer, b"", code=130)
+    ready: list[Request] = []
+
+    def attach(request: Request) -> None:
+        request.connection.sendall(b"HTTP/1.1 101 UPGRADED\r\nConnection: Upgrade\r\nUpgrade: tcp\r\n\r\n")
+        request.connection.sendall(struct.pack(">BxxxI", 1, 6) + b"ready\n")
+        ready.append(request)
+        request.connection.recv(1)  # until the kill closes it
+
+    def kill(request: Request) -> tuple[int, object]:
+        ready[0].connection.shutdown(2)
+        return 204, None
+
+    def wait(request: Request) -> None:
+        send_json(request.connection, 200, {"StatusCode": 130})
+
+    peer.routes[f"POST /containers/{ID}/attach"] = attach
+    peer.routes[f"POST /containers/{ID}/kill"] = kill
+    peer.routes[f"POST /containers/{ID}/wait"] = wait
+    command = [sys.executable, "-m", "logd.cli.main", "-H", peer.host, "run", "busybox", "sleep", "9"]
+    with subprocess.Popen(command, stdout=-1, stderr=-1) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == b"ready\n"
+        process.send_signal(signal.SIGINT)
+        assert process.wait(20) == 130
+    assert peer.queries(f"/containers/{ID}/kill") == [{"signal": str(int(signal.SIGINT))}]
+
+
+def test_import_sends_the_archive_and_names_it(peer: Peer, logd: Logd, tmp_path: Path) -> None:
+    (tmp_path / "x.tar").write_bytes(b"tar" * 200_000)
+    peer.routes["POST /images/create"] = lambda _: [b'{"status":"sha2', b'56:12"}\r\n']
+    done = logd("import", "-c", "CMD a", "-c", "ENV b=c", "-m", "note", str(tmp_path / "x.tar"), "host:5000/a/b:1")
+    assert (done.returncode, done.stdout) == (0, "sha256:12\n")
+    request = peer.requests[0]
+    assert request.body == b"tar" * 200_000
+    assert request.query == {
+        "fromSrc": "-", "repo": "host:5000/a/b", "tag": "1", "message": "note", "changes": "CMD a",
+    }  # fmt: skip
+
+
+def test_load_from_standard_input_says_what_it_loaded(peer: Peer, logd: Logd) -> None:
+    peer.routes["POST /images/load"] = lambda _: [b'{"stream":"Loaded image: a:1\\n"}\n']
+    done = logd("load", input="archive")
+    assert (done.returncode, done.stdout) == (0, "Loaded image: a:1\n")
+    assert peer.requests[0].body == b"archive"
+
+
+def test_an_error_within_progress_is_an_error(peer: Peer, logd: Logd) -> None:
+    peer.routes["POST /images/load"] = lambda _: [b'{"errorDetail":{"message":"bad"},"error":"bad"}']
+    done = logd("load", input="x")
+    assert (done.returncode, done.stderr) == (1, "logd: bad\n")
+
+
+def test_images_are_listed_by_name(peer: Peer, logd: Logd) -> None:
+    image = {
+        "Id": "sha256:" + ID,
+        "RepoTags": ["r:5000/a:1", "b:2"],
+        "Created": int(time.time()) - 90000,
+        "Size": 4_230_000,
+    }
+    peer.routes["GET /images/json"] = lambda _: (200, [image, {**image, "RepoTags": []}])
+    assert logd("images").stdout.splitlines() == [
+        "REPOSITORY   TAG      IMAGE ID       CREATED        SIZE",
+        "r:5000/a     1        abababababab   25 hours ago   4.23MB",
+        "b            2        abababababab   25 hours ago   4.23MB",
+        "<none>       <none>   abababababab   25 hours ago   4.23MB",
+    ]
+    assert logd("images", "-q", "b").stdout == "abababababab\n"
+    assert json.loads(peer.queries("/images/json")[1]["filters"]) == {"reference": ["b"]}
+
+
+def test_version_shows_its_own_although_no_daemon_answers(logd: Logd) -> None:
+    done = logd("-H", "unix:///nonexistent/x", "version")
+    assert done.returncode == 1
+    assert "Client:" in done.stdout
+    assert "no logd daemon at" in done.stderr
+
+
+def test_no_daemon_is_one_clear_line(logd: Logd) -> None:
+    done = logd("-H", "unix:///nonexistent/x", "ps")
+    assert (done.returncode, done.stdout, done.stderr.count("\n")) == (1, "", 1)
+    assert "systemctl start logd" in done.stderr
+
+
+@pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
+def test_completion_has_both_commands(logd: Logd, shell: str) -> None:
+    script = logd("completion", shell).stdout
+    assert "_LOGD_COMPLETE" in script
+    assert "logs --complete" in script
+
+
+def test_bash_takes_the_script_and_completes_options_and_names(peer: Peer, logd: Logd, tmp_path: Path) -> None:
+    peer.routes["GET /containers/json"] = lambda _: (200, [LISTED, {**LISTED, "Names": ["/db"]}])
+    (tmp_path / "logs").write_text(f'#!/bin/sh\nexec {sys.executable} -m logd.cli.logs "$@"\n')
+    (tmp_path / "logd").write_text(f'#!/bin/sh\nexec {sys.executable} -m logd.cli.main "$@"\n')
+    for name in ("logs", "logd"):
+        (tmp_path / name).chmod(0o755)
+    (tmp_path / "completion").write_text(logd("completion", "bash").stdout)
+    script = """
+        source "$1"
+        complete_it() { COMP_WORDS=("$@"); COMP_CWORD=$(($# - 1)); COMPREPLY=(); $function "$1"; echo "${COMPREPLY[@]}"; }
+        function=_logs_completion; complete_it logs ""; complete_it logs --fol; complete_it logs --stream s
+        function=_logd_completion; complete_it logd stop w; complete_it logd ima
+    """
+    done = subprocess.run(
+        ["bash", "-c", script, "bash", str(tmp_path / "completion")], capture_output=True, text=True, check=False,
+        env={**os.environ, "PATH": f"{tmp_path}:{os.environ['PATH']}", "LOGD_HOST": peer.host}, timeout=30,
+    )  # fmt: skip
+    assert done.stdout.splitlines() == ["db web", "--follow", "stdout stderr", "web", "images"], done.stderr
+
+
+def commands() -> list[click.Command]:
+    from logd.cli.main import cli
+
+    group = cli.commands["log"]
+    assert isinstance(group, click.Group)
+    return [one for one in (*cli.commands.values(), *group.commands.values()) if one is not group]
+
+
+@pytest.mark.parametrize("command", commands(), ids=lambda command: command.name)
+def test_every_command_has_help_with_an_example(command: click.Command) -> None:
+    assert isinstance(command, Command)
+    assert command.help
+    assert command.examples
+    assert all(option.help or option.name == "form" for option in command.params if isinstance(option, click.Option))
+    with click.Context(command, info_name="logd x") as ctx:
+        assert command.examples[-1] in command.get_help(ctx)
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [
+        (0, "Less than a second"), (1, "1 second"), (59, "59 seconds"), (60, "About a minute"), (3599, "59 minutes"),
+        (3600, "About an hour"), (7200, "2 hours"), (172799, "47 hours"), (172800, "2 days"), (86400 * 14, "2 weeks"),
+        (86400 * 70, "2 months"), (86400 * 800, "2 years"),
+    ],
+)  # fmt: skip
+def test_spans_of_time_are_dockers(seconds: int, text: str) -> None:
+    assert span(seconds) == text
+    assert ago(100, 100 + seconds) == f"{text} ago"
