@@ -63,7 +63,8 @@ class Capture:
         protected = self.writer.protected
         if protected is None:
             return False
-        return sum(self.ends) - sum(protected) > LEASE_LAG_BYTES
+        # A stream that nobody reads is acknowledged far beyond its end; it must not outweigh the other one.
+        return sum(max(0, end - at) for end, at in zip(self.ends, protected, strict=True)) > LEASE_LAG_BYTES
 
     def move(self, source: Source) -> bool:
         """Move one batch, if there is one. Return False once the stream has ended."""
