@@ -1,7 +1,7 @@
 """`logd log status|clear|du|fsck`: what is known of the logs, and what can be done to them. `logs` only reads."""
 
 import sys
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import click
@@ -35,7 +35,7 @@ def status(client: Client, *, form: str, containers: Sequence[str]) -> None:
         if form == "json":
             print_json(state)
         else:
-            print_fields([("Container", name), *((label, text) for label, text in flat(state))])
+            print_status(state)
 
     each(containers, show, echo=False)
 
@@ -85,23 +85,32 @@ def fsck(client: Client, containers: Sequence[str]) -> None:
         raise LogdError(f"damaged: {', '.join(damaged)}")
 
 
-def flat(value: Any, prefix: str = "") -> Iterator[tuple[str, str]]:
-    """Yield the fields of nested JSON, each with the path to it as its name."""
-    if isinstance(value, dict):
-        for key, inner in value.items():
-            yield from flat(inner, f"{prefix}.{key}" if prefix else key)
-    elif isinstance(value, list) and any(isinstance(inner, (dict, list)) for inner in value):
-        for index, inner in enumerate(value):
-            yield from flat(inner, f"{prefix}[{index}]")
-    else:
-        yield prefix, _text(value)
+def print_status(state: dict[str, Any]) -> None:
+    """Print what a store holds and has let go: a field each, a line for each stream, a line for each gap."""
+    options = " ".join(f"{key}={value}" for key, value in state["options"].items())
+    segments = len(state["segments"])
+    print_fields(
+        [
+            ("Container", f"{state['name']} ({state['id'][:SHORT_ID]})"),
+            ("Log driver", f"{state['driver']} {options}".rstrip()),
+            ("On disk", f"{format_size(state['bytes'])} in {segments} segment{'' if segments == 1 else 's'}"),
+            ("Output", "has ended" if state["ended"] else "goes on"),
+        ]
+    )
+    titles = ("STREAM", "PRINTED", "KEPT", "EXPIRED", "CLEARED", "LOST")
+    print_table(titles, [_stream_row(name, stream) for name, stream in state["streams"].items()])
+    if state["gaps"]:
+        rows = [
+            (gap["time"], gap["stream"], str(gap["position"]), _length(gap), gap["reason"]) for gap in state["gaps"]
+        ]
+        print_table(("GAP AT", "STREAM", "POSITION", "BYTES", "REASON"), rows)
 
 
-def _text(value: Any) -> str:
-    if isinstance(value, list):
-        return _joined(value)
-    return "" if value is None else str(value)
+def _stream_row(name: str, stream: dict[str, Any]) -> Sequence[str]:
+    lost = ", ".join(f"{format_size(count)} {reason}" for reason, count in stream["dropped"].items()) or "0B"
+    counts = (stream[key] for key in ("position", "stored", "expired", "cleared"))
+    return (name, *map(format_size, counts), lost)
 
 
-def _joined(values: Iterable[Any]) -> str:
-    return ", ".join(map(str, values))
+def _length(gap: dict[str, Any]) -> str:
+    return str(gap["length"]) if gap["length"] else "unknown"

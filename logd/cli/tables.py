@@ -10,7 +10,14 @@ from logd.cli.terminal import visible, wants_colour
 
 UNLIMITED: Final = 4096
 """Columns: the terminal wraps a long line as a whole; rich would wrap in the cells, and break ids and names."""
-STATE_COLOURS: Final = {"running": "green", "paused": "yellow", "restarting": "yellow", "dead": "red"}
+STATE_COLOURS: Final = {
+    "up": "green",
+    "restarting": "yellow",
+    "removal": "yellow",
+    "dead": "red",
+    "exited": "bright_black",
+}
+"""By the first word of Docker's status, in lower case."""
 _SPANS: Final = (  # upper bound in seconds, unit in seconds, name: go-units' HumanDuration, as Docker shows times
     (60, 1, "second"), (3600, 60, "minute"), (48 * 3600, 3600, "hour"), (14 * 86400, 86400, "day"),
     (60 * 86400, 7 * 86400, "week"), (2 * 365 * 86400, 30 * 86400, "month"),
@@ -81,8 +88,6 @@ def _print_rich(titles: Sequence[str], cells: Sequence[Sequence[str]], state_col
     for row in cells:
         texts = [Text(cell) for cell in row]
         if state_column is not None:
-            texts[state_column].stylize(UNLIMITED: Final = 4096
-"""Columns: the terminal wraps a long line as a whole; rich would wrap in the cells, and break ids and names."""
-STATE_COLOURS.get(row[state_column].partition(" ")[0].lower(), ""))
+            texts[state_column].stylize(STATE_COLOURS.get(row[state_column].partition(" ")[0].lower(), ""))
         table.add_row(*texts)
     Console(width=UNLIMITED, highlight=False, force_terminal=True).print(table)

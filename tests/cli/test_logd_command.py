@@ -20,8 +20,8 @@ from logd.cli.tables import ago, span
 
 ID = "ab" * 32
 LISTED = {
-    "Id": ID, "Names": ["/web"], "Image": "busybox:latest", "Command": "sh -c 'echo a long command'", "State": "running",
-    "Status": "Up 5 minutes", "Labels": {}, "Created": int(time.time()) - 400,
+    "Id": ID, "Names": ["/web"], "Image": "busybox:latest", "Command": "sh -c 'echo a long command'",
+    "State": "running", "Status": "Up 5 minutes", "Labels": {}, "Created": int(time.time()) - 400,
 }  # fmt: skip
 Logd = Callable[..., subprocess.CompletedProcess[str]]
 
@@ -285,6 +285,65 @@ def test_no_daemon_is_one_clear_line(logd: Logd) -> None:
     assert "systemctl start logd" in done.stderr
 
 
+STORE = {
+    "id": ID, "name": "web", "driver": "local", "options": {"max-size": "1m"}, "runs": 2, "ended": False,
+    "bytes": 1_200_000, "segments": [{"number": 3, "bytes": 1_200_000}],
+    "streams": {
+        "stdout": {"position": 5_000_000, "stored": 1_000_000, "expired": 4_000_000, "cleared": 0, "dropped": {}},
+        "stderr": {"position": 900, "stored": 0, "expired": 0, "cleared": 0, "dropped": {"disk full": 900}},
+    },
+    "gaps": [
+        {"stream": "stderr", "time": "2023-11-14T22:13:20Z", "position": 0, "length": 900, "reason": "disk full"},
+        {"stream": "stdout", "time": "2023-11-14T22:13:20Z", "position": 7, "length": 0, "reason": "restart"},
+    ],
+}  # fmt: skip
+
+
+def test_log_status_shows_what_is_kept_and_what_is_lost(peer: Peer, logd: Logd) -> None:
+    peer.routes["GET /logd/containers/web/log"] = lambda _: (200, STORE)
+    assert logd("log", "status", "web").stdout.splitlines() == [
+        "Container:  web (abababababab)",
+        "Log driver: local max-size=1m",
+        "On disk:    1.2MB in 1 segment",
+        "Output:     goes on",
+        "STREAM   PRINTED   KEPT   EXPIRED   CLEARED   LOST",
+        "stdout   5MB       1MB    4MB       0B        0B",
+        "stderr   900B      0B     0B        0B        900B disk full",
+        "GAP AT                 STREAM   POSITION   BYTES     REASON",
+        "2023-11-14T22:13:20Z   stderr   0          900       disk full",
+        "2023-11-14T22:13:20Z   stdout   7          unknown   restart",
+    ]
+    assert json.loads(logd("log", "status", "--format=json", "web").stdout) == STORE
+
+
+def test_log_clear_acts_on_each(peer: Peer, logd: Logd) -> None:
+    peer.routes["POST /logd/containers/web/log/clear"] = lambda _: (204, None)
+    assert logd("log", "clear", "web").stdout == "web\n"
+
+
+def test_log_du_has_a_total(peer: Peer, logd: Logd) -> None:
+    report = {"containers": [{"id": ID, "name": "web", "bytes": 2_000_000}], "total": 2_000_000}
+    peer.routes["GET /logd/log/du"] = lambda _: (200, report)
+    assert logd("log", "du").stdout.splitlines() == [
+        "CONTAINER ID   NAME   SIZE",
+        "abababababab   web    2MB",
+        "               all    2MB",
+    ]
+    assert json.loads(logd("log", "du", "--format", "json").stdout) == report["containers"][0]
+
+
+def test_log_fsck_fails_where_a_log_is_damaged(peer: Peer, logd: Logd) -> None:
+    peer.routes["GET /containers/json"] = lambda _: (200, [{"Id": "good"}, {"Id": "bad"}])
+    peer.routes["POST /logd/containers/good/log/fsck"] = lambda _: (200, {"bytes": 1000, "problems": []})
+    problem = {"bytes": 5, "problems": ["0000000001.index: entry 7: wrong checksum"]}
+    peer.routes["POST /logd/containers/bad/log/fsck"] = lambda _: (200, problem)
+    done = logd("log", "fsck")
+    assert done.returncode == 1
+    assert done.stdout == "good: whole, 1kB\nbad: 0000000001.index: entry 7: wrong checksum\n"
+    assert done.stderr == "logd: damaged: bad\n"
+    assert logd("log", "fsck", "good").returncode == 0
+
+
 @pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
 def test_completion_has_both_commands(logd: Logd, shell: str) -> None:
     script = logd("completion", shell).stdout
@@ -301,7 +360,9 @@ def test_bash_takes_the_script_and_completes_options_and_names(peer: Peer, logd:
     (tmp_path / "completion").write_text(logd("completion", "bash").stdout)
     script = """
         source "$1"
-        complete_it() { COMP_WORDS=("$@"); COMP_CWORD=$(($# - 1)); COMPREPLY=(); $function "$1"; echo "${COMPREPLY[@]}"; }
+        complete_it() {
+            COMP_WORDS=("$@"); COMP_CWORD=$(($# - 1)); COMPREPLY=(); $function "$1"; echo "${COMPREPLY[@]}"
+        }
         function=_logs_completion; complete_it logs ""; complete_it logs --fol; complete_it logs --stream s
         function=_logd_completion; complete_it logd stop w; complete_it logd ima
     """
