@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from aiohttp import web
 
-from logd.api import absent, attach, containers, create, events, images, lifecycle, logs, runs, system
+from logd.api import absent, attach, containers, create, events, images, lifecycle, logs, runs, stores, system
 from logd.api.call import NEWEST, OLDEST, Call, Handler, Parts, Route, Version, failure
 from logd.errors import InvalidParameter, LogdError
 
@@ -171,7 +171,7 @@ def make_app(
     """Return the application. Run it with `handler_cancellation=True`, so that a client's going ends its stream."""
     readers = ThreadPoolExecutor(READER_THREADS, "logs")
     parts = Parts(engine, images_store, bus, config, watcher, readers)
-    modules = (system, containers, create, lifecycle, logs, attach, images, events, runs, absent)
+    modules = (system, containers, create, lifecycle, logs, attach, images, events, runs, stores, absent)
     service = Service(parts, [route for module in modules for route in module.ROUTES])
     app = web.Application()
     app.router.add_route("*", "/{path:.*}", service.handle)

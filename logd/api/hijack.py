@@ -134,6 +134,8 @@ class Hijacked(web.StreamResponse):
 def take_over(call: Call, content_type: str) -> Connection:
     """Answer that the connection now carries a stream (101 if an upgrade was asked for, else 200), and take it.
 
+    A client reads this answer before it sends, as RFC 9110 section 7.8 wants and Docker's do: of what comes earlier the
+    HTTP parser keeps nothing, unless it knows the protocol that is asked for (aiohttp's parser in Python does).
     Raises ConnectionResetError if the client has gone.
     """
     request = call.request

@@ -1,0 +1,153 @@
+"""logd's own endpoints on stores, below /logd: what `logd log status|clear|du|fsck` show and do.
+
+    GET  /logd/containers/{name}/log         how much there is, and what is missing (status)
+    POST /logd/containers/{name}/log/clear   forget what was printed so far
+    GET  /logd/log/du                        {"containers": [{"id", "name", "bytes"}, …], "total"}, largest first
+    POST /logd/containers/{name}/log/fsck    {"bytes", "problems": [text, …]}
+
+All sizes are bytes. Reading a store may wait for its disk, so it is done in the readers' threads.
+"""
+
+import asyncio
+import os
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, Final, TypeVar
+
+from aiohttp import web
+
+from logd.api.call import Call, Route, answer, done
+from logd.engine.logopts import store_options
+from logd.errors import NotFound
+from logd.logstore.reader import end_positions
+from logd.logstore.segment import ENTRY, GAP_REASONS, Kind, file_names, index_name, segment_numbers
+from logd.logstore.totals import read_totals
+from logd.logstore.writer import StoreWriter
+from logd.record import STREAM_NAMES
+from logd.units import format_time_short
+
+if TYPE_CHECKING:
+    from logd.container import Container
+
+T = TypeVar("T")
+
+
+async def status(call: Call) -> web.Response:
+    """GET /logd/containers/{name}/log."""
+    container = call.engine.get(call.name)
+    shown = {
+        "id": container.id,
+        "name": container.name,
+        "driver": container.host.log_config.type,
+        "options": dict(container.host.log_config.config),
+        "runs": container.run,
+        "ended": container.log_ended.is_set(),
+    }
+    return answer(shown | await _in_thread(call, lambda: store_status(str(container.log_dir))))
+
+
+def store_status(folder: str) -> dict[str, Any]:
+    """Return what a store holds, what it has let go, and the gaps in what it holds (blocks)."""
+    try:
+        numbers = segment_numbers(folder)
+    except FileNotFoundError:
+        numbers = []
+    ends = end_positions(folder)
+    streams = {}
+    for number, totals in read_totals(folder).streams.items():
+        end = ends[number - 1]
+        stored = sum(_size(folder, file_names(segment)[number - 1]) for segment in numbers)
+        streams[STREAM_NAMES[number]] = {
+            "position": end,
+            "stored": stored,
+            "expired": totals.expired,
+            "cleared": totals.cleared,
+            "dropped": {GAP_REASONS.get(code, str(code)): count for code, count in enumerate(totals.dropped) if count},
+        }
+    return {
+        "bytes": disk_bytes(folder),
+        "segments": [{"number": number, "bytes": _segment_bytes(folder, number)} for number in numbers],
+        "streams": streams,
+        "gaps": [gap for number in numbers for gap in _gaps(folder, number)],
+    }
+
+
+def _gaps(folder: str, number: int) -> list[dict[str, Any]]:
+    """Return the gaps that a segment's index records."""
+    try:
+        with open(os.path.join(folder, index_name(number)), "rb") as file:
+            raw = file.read()
+    except FileNotFoundError:  # it has been removed since
+        return []
+    whole = raw[: len(raw) // ENTRY.size * ENTRY.size]
+    return [
+        {
+            "stream": STREAM_NAMES.get(stream, ""),
+            "time": format_time_short(time_ns),
+            "position": position,
+            "length": length,
+            "reason": GAP_REASONS.get(reason, str(reason)),
+        }
+        for time_ns, position, length, stream, kind, reason, _, _ in ENTRY.iter_unpack(whole)
+        if kind == Kind.GAP
+    ]
+
+
+def _segment_bytes(folder: str, number: int) -> int:
+    return sum(_size(folder, name) for name in file_names(number))
+
+
+def _size(folder: str, name: str) -> int:
+    try:
+        return os.stat(os.path.join(folder, name)).st_size
+    except FileNotFoundError:
+        return 0
+
+
+def disk_bytes(folder: str) -> int:
+    """Return what the files of a store take on the disk (blocks)."""
+    try:
+        with os.scandir(folder) as entries:
+            return sum(entry.stat(follow_symlinks=False).st_blocks * 512 for entry in entries)
+    except FileNotFoundError:
+        return 0
+
+
+async def clear(call: Call) -> web.Response:
+    """POST /logd/containers/{name}/log/clear: the shim does it while it lives, else we open the store ourselves."""
+    container = call.engine.get(call.name)
+    async with container.lock:
+        if container.removed:
+            raise NotFound(f"No such container: {call.name}")
+        if container.shim is not None:
+            await container.shim.clear()
+        else:
+            await _in_thread(call, lambda: _clear_stopped(call, container))
+    return done()
+
+
+def _clear_stopped(call: Call, container: "Container") -> None:
+    writer = StoreWriter(str(container.log_dir), store_options(container.host.log_config, call.parts.config))
+    try:
+        writer.clear()
+    finally:
+        writer.close()
+
+
+async def disk_use(call: Call) -> web.Response:
+    """GET /logd/log/du."""
+    containers = call.engine.containers()
+    sizes = await _in_thread(call, lambda: [disk_bytes(str(container.log_dir)) for container in containers])
+    largest_first = sorted(zip(sizes, containers, strict=True), key=lambda pair: pair[0], reverse=True)
+    items = [{"id": container.id, "name": container.name, "bytes": size} for size, container in largest_first]
+    return answer({"containers": items, "total": sum(sizes)})
+
+
+async def _in_thread(call: Call, function: Callable[[], T]) -> T:
+    return await asyncio.get_running_loop().run_in_executor(call.parts.readers, function)
+
+
+ROUTES: Final = [
+    Route("GET", "/logd/containers/{name}/log", status),
+    Route("POST", "/logd/containers/{name}/log/clear", clear, lasting=True),
+    Route("GET", "/logd/log/du", disk_use),
+]
