@@ -83,7 +83,7 @@ def parse_options(arguments: Sequence[str]) -> Options:
         timestamps="--timestamps" in values,
         grep=_last(values, "--grep"),
         as_json="--json" in values,
-        after=tuple(map(_after, values.get("--after", ()))),
+        after=tuple(map(_after, filter(None, values.get("--after", ())))),
         raw="--raw" in values,
         colour=_one_of("--color", _last(values, "--color") or "auto", ("auto", "always", "never")),
         host=_last(values, "--host"),

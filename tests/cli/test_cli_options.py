@@ -81,5 +81,9 @@ def test_a_wrong_argument_is_refused_by_name(arguments: list[str], message: str)
     assert caught.value.exit_code == 125
 
 
+def test_an_empty_cursor_is_the_beginning() -> None:
+    assert parse_options(["--after", "", "x"]).after == ()
+
+
 def test_a_cursor_names_its_container_or_not() -> None:
     assert parse_options(["--after", "abc@1:5:6", "--after=1:7:8", "x"]).after == (("abc", (5, 6)), ("", (7, 8)))
