@@ -1,0 +1,242 @@
+"""The unmodified docker command line on a real daemon."""
+
+import json
+import os
+import re
+import subprocess
+import time
+
+import pytest
+
+
+@pytest.fixture
+def docker(shared_busybox):
+    return shared_busybox.docker
+
+
+@pytest.fixture
+def container(docker):
+    """Create with `docker run -d …` and return the id."""
+    ids = []
+
+    def start(*arguments, wait=True):
+        ids.append(docker("run", "-d", *arguments).stdout.strip())
+        if wait:
+            docker("wait", ids[-1])
+        return ids[-1]
+
+    yield start
+    for identifier in ids:
+        docker("rm", "-f", identifier, check=False)
+
+
+def test_version_and_info_are_shown(docker):
+    assert docker("version", "--format", "{{.Server.APIVersion}} {{.Server.Os}}").stdout == "1.47 linux\n"
+    text = docker("info").stdout
+    assert " Logging Driver: local\n" in text
+    assert " Cgroup Driver: cgroupfs\n" in text
+    assert docker("info", "--format", "{{.ServerVersion}}").stdout.strip()
+
+
+@pytest.mark.parametrize("version", ["1.24", "1.40", "1.44", "1.47"])
+def test_older_versions_of_the_api_work_too(shared_busybox, version):
+    environment = {**shared_busybox.environment, "DOCKER_API_VERSION": version}
+    command = ["docker", "run", "--rm", "busybox", "echo", version]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=60)
+    assert (done.returncode, done.stdout) == (0, f"{version}\n"), done.stderr
+
+
+def test_run_gives_both_streams_and_the_exit_code(docker):
+    done = docker("run", "--rm", "busybox", "sh", "-c", "echo out; echo err >&2; exit 42", check=False)
+    assert (done.returncode, done.stdout, done.stderr) == (42, "out\n", "err\n")
+
+
+def test_run_with_input_returns_it_byte_for_byte(docker):
+    data = os.urandom(10_000_000)
+    assert docker("run", "--rm", "-i", "busybox", "cat", input=data, text=False).stdout == data
+
+
+def test_run_does_not_wait_for_input_that_nobody_reads(docker):
+    done = docker("run", "--rm", "-i", "busybox", "head", "-c", "3", input=b"abc" * 1_000_000, text=False)
+    assert done.stdout == b"abc"
+
+
+def test_a_slow_reader_of_run_gets_everything(shared_busybox):
+    run = shared_busybox.docker_popen(
+        *("run", "--rm", "--log-opt", "max-size=1m", "busybox", "seq", "1", "2000000"), stdout=subprocess.PIPE
+    )
+    time.sleep(1.5)
+    data = run.stdout.read()
+    assert run.wait(30) == 0
+    assert data == b"".join(b"%d\n" % number for number in range(1, 2_000_001))
+
+
+def test_a_prompt_without_a_newline_is_shown_at_once(shared_busybox):
+    run = shared_busybox.docker_popen(
+        *("run", "--rm", "-i", "busybox", "sh", "-c", "printf 'name? '; read name; echo hello $name"),
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+    )
+    assert run.stdout.read(6) == b"name? "
+    out, _ = run.communicate(b"you\n", timeout=30)
+    assert (out, run.returncode) == (b"hello you\n", 0)
+
+
+def test_an_unknown_image_or_command_ends_with_dockers_codes(docker):
+    missing = docker("run", "--rm", "no/such:image", check=False)
+    assert missing.returncode == 125
+    assert "Unable to find image 'no/such:image' locally" in missing.stderr
+    assert "pulling no/such:image is not supported" in missing.stderr
+    unknown = docker("run", "--rm", "busybox", "nothing-of-the-kind", check=False)
+    assert unknown.returncode == 127, unknown.stderr
+
+
+def test_logs_has_every_flag(docker, container):
+    identifier = container("--log-opt", "labels=who", "-l", "who=me", "busybox", "sh", "-c", "seq 1 5; echo err >&2")
+    done = docker("logs", identifier)
+    assert (done.stdout, done.stderr) == ("1\n2\n3\n4\n5\n", "err\n")
+    assert docker("logs", "-n", "2", identifier).stdout.split() in (["4", "5"], ["5"])
+    assert docker("logs", "--details", identifier).stdout.splitlines()[0] == "who=me 1"
+    stamped = docker("logs", "-t", identifier).stdout.splitlines()
+    assert all(re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{9}Z \d", line) for line in stamped)
+    assert docker("logs", "--since", "1h", identifier).stdout == done.stdout
+    assert docker("logs", "--until", "1h", identifier).stdout == ""
+    assert docker("logs", "--tail", "0", identifier).stdout == ""
+    assert docker("logs", "-f", identifier).stdout == done.stdout
+
+
+def test_logs_of_nobody_and_of_the_driver_none_fail_in_dockers_words(docker, container):
+    missing = docker("logs", "nobody", check=False)
+    assert (missing.returncode, missing.stderr) == (1, "Error response from daemon: No such container: nobody\n")
+    silent = docker("logs", container("--log-driver", "none", "busybox", "echo", "x"), check=False)
+    assert "configured logging driver does not support reading" in silent.stderr
+
+
+def test_follow_until_stops_by_itself(docker, container):
+    identifier = container("busybox", "sh", "-c", "while :; do echo x; sleep 0.2; done", wait=False)
+    began = time.monotonic()
+    done = docker("logs", "-f", "--until", "2s", identifier)  # two seconds ago: what was before
+    assert time.monotonic() - began < 10
+    assert set(done.stdout.split()) <= {"x"}
+
+
+def test_ps_filters_and_formats(docker, container):
+    first = container("--name", "cli-first", "-l", "a=1", "busybox", "sh", "-c", "exit 3")
+    second = container("--name", "cli-second", "-l", "a=2", "busybox", "sleep", "600", wait=False)
+
+    def names(*flags):
+        return docker("ps", "--format", "{{.Names}}", *flags).stdout.split()
+
+    assert names("-f", "name=cli-") == ["cli-second"]
+    assert names("-a", "-f", "name=cli-") == ["cli-second", "cli-first"]
+    assert names("-a", "-f", "label=a=1") == ["cli-first"]
+    assert names("-a", "-f", "label=a", "-f", "status=running") == ["cli-second"]
+    assert names("-f", "status=exited", "-f", "label=a") == ["cli-first"]
+    assert names("-a", "-f", "exited=3", "-f", "label=a") == ["cli-first"]
+    assert names("-a", "-f", f"id={second[:5]}") == ["cli-second"]
+    assert names("-a", "-f", "ancestor=busybox", "-f", "label=a=2") == ["cli-second"]
+    assert names("-a", "-f", "since=cli-first", "-f", "label=a") == ["cli-second"]
+    assert names("-a", "-f", "before=cli-second", "-f", "label=a") == ["cli-first"]
+    assert names("-n", "1") == ["cli-second"]
+    assert names("-a", "-f", "health=none", "-f", "label=a") == ["cli-second", "cli-first"]
+    assert names("-a", "-f", "is-task=true") == []
+    assert names("-a", "-f", "publish=80", "-f", "label=a") == []
+    assert names("-a", "-f", "volume=/nowhere") == []
+    assert docker("ps", "-aq", "-f", "label=a", "--no-trunc").stdout.split() == [second, first]
+    assert "Exited (3)" in docker("ps", "-a", "-f", "name=cli-first").stdout
+    assert re.search(r"\(virtual [\d.]+MB\)", docker("ps", "-as", "-f", "name=cli-first").stdout)
+
+
+@pytest.mark.parametrize(
+    ("filter_", "words"),
+    [
+        ("colour=red", "invalid filter 'colour'"),
+        ("status=lazy", "invalid filter 'status=lazy'"),
+        ("exited=x", "invalid filter 'exited=x'"),
+        ("health=ill", "unrecognized filter value for health: ill"),
+        ("since=nobody", "No such container: nobody"),
+        ("publish=80:80", "filter for 'publish' should not contain ':': 80:80"),
+    ],
+)
+def test_a_wrong_filter_of_ps_is_refused(docker, filter_, words):
+    done = docker("ps", "-f", filter_, check=False)
+    assert done.returncode == 1
+    assert words in done.stderr
+
+
+def test_inspect_prints_fields_by_template(docker, container):
+    identifier = container("--name", "cli-inspect", "busybox", "sh", "-c", "exit 3")
+    template = "{{.Id}} {{.State.ExitCode}} {{.Name}} {{.HostConfig.LogConfig.Type}} {{len .Mounts}}"
+    assert docker("inspect", "-f", template, "cli-inspect").stdout == f"{identifier} 3 /cli-inspect local 0\n"
+    (shown,) = json.loads(docker("inspect", "-s", "cli-inspect").stdout)
+    assert shown["SizeRootFs"] > shown["SizeRw"] >= 0
+
+
+def test_attach_stop_kill_top_and_wait(docker, container, shared_busybox):
+    identifier = container("-i", "busybox", "sh", "-c", "cat; exit 6", wait=False)
+    assert "cat" in docker("top", identifier).stdout
+    docker("exec", identifier, "true", check=False)
+    attach = shared_busybox.docker_popen("attach", identifier, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+    attach.stdin.write(b"typed\n")
+    attach.stdin.flush()
+    assert attach.stdout.readline() == b"typed\n"
+    docker("kill", "-s", "KILL", identifier)
+    assert attach.wait(30) == 137
+    assert docker("wait", identifier).stdout == "137\n"
+
+
+def test_an_attached_client_that_dies_leaves_the_container_alone(docker, container, shared_busybox):
+    identifier = container("busybox", "sh", "-c", "while :; do echo x; sleep 0.1; done", wait=False)
+    attach = shared_busybox.docker_popen("attach", "--no-stdin", identifier, stdout=subprocess.PIPE)
+    assert attach.stdout.readline() == b"x\n"
+    attach.kill()
+    attach.wait()
+    time.sleep(0.5)
+    assert docker("inspect", "-f", "{{.State.Running}}", identifier).stdout == "true\n"
+    count = len(docker("logs", identifier).stdout.split())
+    time.sleep(0.5)
+    assert len(docker("logs", identifier).stdout.split()) > count
+
+
+def test_events_are_streamed_as_they_happen(docker, shared_busybox):
+    events = shared_busybox.docker_popen(
+        *("events", "--filter", "label=ev=1", "--format", "{{.Action}}"), stdout=subprocess.PIPE, text=True
+    )
+    try:
+        time.sleep(0.5)
+        docker("run", "--rm", "-l", "ev=1", "busybox", "true")
+        seen = [events.stdout.readline().strip() for _ in range(5)]
+    finally:
+        events.kill()
+        events.wait()
+        events.stdout.close()
+    assert [action for action in seen if action != "attach"][:2] == ["create", "start"]
+    assert "die" in seen
+
+
+def test_images_are_listed_tagged_and_removed(docker):
+    identifier = docker("images", "-q", "--no-trunc", "busybox").stdout.strip()
+    docker("tag", "busybox", "cli/tagged:1")
+    assert docker("images", "--format", "{{.Repository}}:{{.Tag}}", "cli/tagged").stdout == "cli/tagged:1\n"
+    assert docker("image", "inspect", "-f", "{{.Id}}", "cli/tagged:1").stdout.strip() == identifier
+    assert "Imported from -" in docker("history", "cli/tagged:1").stdout
+    assert docker("rmi", "cli/tagged:1").stdout == "Untagged: cli/tagged:1\n"
+    missing = docker("rmi", "cli/tagged:1", check=False)
+    assert missing.stderr == "Error response from daemon: No such image: cli/tagged:1\n"
+
+
+def test_system_df_networks_and_volumes_are_shown(docker):
+    assert "Images" in docker("system", "df").stdout
+    assert docker("network", "ls", "--format", "{{.Name}}").stdout.split() == ["host", "none"]
+    assert docker("volume", "ls", "-q").stdout == ""
+    assert "node is not a swarm manager" in docker("service", "ls", check=False).stderr
+
+
+def test_rm_and_prune_act_and_refuse_as_docker_does(docker, container):
+    running = container("busybox", "sleep", "600", wait=False)
+    refused = docker("rm", running, check=False)
+    assert "container is running: stop the container before removing or force remove" in refused.stderr
+    docker("stop", "-t", "0", running)
+    assert docker("rm", running).stdout == f"{running}\n"
+    gone = docker("rm", running, check=False)
+    assert gone.stderr == f"Error response from daemon: No such container: {running}\n"
