@@ -94,23 +94,24 @@ def _activated(one: socket.socket, tls: ssl.SSLContext | None) -> Listener:
 
 
 def _open_unix(path: Path, group: str) -> Listener:
-    make_folder(path.parent) if not path.parent.exists() else None
+    gid = _group_id(group)
+    if not path.parent.exists():
+        make_folder(path.parent)
     _remove_stale(path)
     server = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC)
     before = os.umask(_UMASK)  # nobody may connect before the group is right
     try:
         server.bind(str(path))
+        if gid is not None:
+            os.chown(path, 0, gid)
+            path.chmod(SOCKET_MODE)
+        server.listen(BACKLOG)
+        return Listener(f"unix://{path}", server, None, path, path.stat().st_ino)
     except OSError as error:
         server.close()
         raise LogdError(f"unix://{path}: {error.strerror}") from error
     finally:
         os.umask(before)
-    gid = _group_id(group)
-    if gid is not None:
-        os.chown(path, 0, gid)
-        path.chmod(SOCKET_MODE)
-    server.listen(BACKLOG)
-    return Listener(f"unix://{path}", server, None, path, path.stat().st_ino)
 
 
 def _group_id(group: str) -> int | None:

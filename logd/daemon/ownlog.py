@@ -153,6 +153,9 @@ class _Queue(logging.handlers.QueueHandler):
         super().__init__(self._records)
         self._dropped = 0
 
+    def is_empty(self) -> bool:
+        return self._records.empty()
+
     def prepare(self, record: logging.LogRecord) -> logging.LogRecord:
         if record.args:  # arguments may change before the thread comes to it
             record = copy.copy(record)
@@ -177,10 +180,10 @@ class OwnLog:
 
     def __init__(self, destination: str, log_format: str) -> None:
         self.destination = destination
-        target = _handler(destination, log_format)
+        self._target = _handler(destination, log_format)
         self._handler = _Queue()
         self._handler.addFilter(RepeatFilter())
-        self._listener = logging.handlers.QueueListener(self._handler.queue, target)
+        self._listener = logging.handlers.QueueListener(self._handler.queue, self._target)
         self._listener.start()
         logging.getLogger().addHandler(self._handler)
         logging.captureWarnings(capture=True)
@@ -190,6 +193,10 @@ class OwnLog:
         logging.getLogger().setLevel(LEVELS[level])
         logging.getLogger("asyncio").setLevel(max(LEVELS[level], logging.INFO))
 
+    def idle(self) -> bool:
+        """Return whether all that was queued has been taken by the writing thread."""
+        return self._handler.is_empty()
+
     def close(self) -> None:
         """Write what is queued and let go of the root logger."""
         logging.getLogger().removeHandler(self._handler)
@@ -198,6 +205,8 @@ class OwnLog:
         self._listener.enqueue_sentinel()
         if thread is not None:
             thread.join(CLOSE_TIMEOUT_S)
+        if thread is None or not thread.is_alive():
+            self._target.close()
 
 
 def choose_destination(wanted: str) -> str:

@@ -1,0 +1,232 @@
+"""A real daemon for tests: its own folders, its own socket, and nothing of it left afterwards."""
+
+import contextlib
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+READY_TIMEOUT_S = 30.0
+STOP_TIMEOUT_S = 20.0
+DOCKER = shutil.which("docker")
+
+
+class Daemon:
+    """`python -m logd.daemon` in a folder of its own. `start` returns when it says that it is ready."""
+
+    def __init__(self, folder: Path, *flags: str) -> None:
+        self.folder = folder
+        self.flags = flags
+        self.data_root = folder / "data"
+        self.exec_root = folder / "run"
+        self.socket = self.exec_root / "logd.sock"
+        self.host = f"unix://{self.socket}"
+        self.log_file = folder / "daemon.log"
+        self.config_file = folder / "daemon.json"
+        self.config_file.write_text('{"logd": {"log": {"to": "stderr"}}}')
+        self.process: subprocess.Popen[bytes] | None = None
+        self.states: list[str] = []
+        self._ear = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+        self._ear.bind(str(folder / "notify"))
+        self.environment = {
+            **{name: value for name, value in os.environ.items() if not name.startswith(("DOCKER_", "LOGD_"))},
+            "DOCKER_HOST": self.host,
+            "DOCKER_CONFIG": str(folder / "docker"),
+        }
+
+    def command(self) -> list[str]:
+        roots = ["--data-root", str(self.data_root), "--exec-root", str(self.exec_root)]
+        return [sys.executable, "-m", "logd.daemon", "--config-file", str(self.config_file), *roots, *self.flags]
+
+    def spawn(self, **environment: str) -> "subprocess.Popen[bytes]":
+        """Start without waiting."""
+        with self.log_file.open("ab") as log:
+            self.process = subprocess.Popen(
+                self.command(),
+                cwd=ROOT,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                env={**os.environ, "NOTIFY_SOCKET": str(self.folder / "notify"), **environment},
+            )
+        return self.process
+
+    def start(self, **environment: str) -> "Daemon":
+        self.spawn(**environment)
+        self.wait_for_state("READY=1")
+        return self
+
+    def wait_for_state(self, state: str, timeout_s: float = READY_TIMEOUT_S) -> None:
+        """Read what the daemon tells its service manager until it says `state`."""
+        assert self.process is not None
+        self._ear.settimeout(0.2)
+        deadline = time.monotonic() + timeout_s
+        while time.monotonic() < deadline:
+            try:
+                self.states += self._ear.recv(4096).decode().split("\n")
+            except TimeoutError:
+                assert self.process.poll() is None, f"the daemon ended:\n{self.log()}"
+                continue
+            if state in self.states:
+                self.states.clear()
+                return
+        raise AssertionError(f"the daemon did not say {state}:\n{self.log()}")
+
+    def stop(self) -> int:
+        """Ask the daemon to stop, and return its exit status. Containers go on."""
+        assert self.process is not None
+        self.process.terminate()
+        return self.process.wait(STOP_TIMEOUT_S)
+
+    def kill(self) -> None:
+        """End the daemon by SIGKILL. Containers go on."""
+        assert self.process is not None
+        self.process.kill()
+        self.process.wait()
+
+    def restart(self) -> None:
+        self.stop()
+        self.start()
+
+    def log(self) -> str:
+        return self.log_file.read_text(errors="replace")
+
+    def docker_popen(self, *arguments: str, **options: Any) -> "subprocess.Popen[Any]":
+        assert DOCKER is not None, "the tests need the docker command line (make test fetches it)"
+        return subprocess.Popen([DOCKER, *arguments], env=self.environment, **options)
+
+    def docker(
+        self, *arguments: str, stdin: Any = None, check: bool = True, timeout: float = 60, text: bool = True
+    ) -> "subprocess.CompletedProcess[Any]":
+        """Run the docker command line on this daemon's socket; `stdin` is text or bytes, as `text` says."""
+        assert DOCKER is not None, "the tests need the docker command line (make test fetches it)"
+        done = subprocess.run(
+            [DOCKER, *arguments],
+            env=self.environment,
+            check=False,
+            **({"stdin": subprocess.DEVNULL} if stdin is None else {"input": stdin}),
+            capture_output=True,
+            timeout=timeout,
+            text=text,
+        )
+        assert not check or done.returncode == 0, f"{done}\n{self.log()}"
+        return done
+
+    def logd(self, *arguments: str, check: bool = True, **options: Any) -> "subprocess.CompletedProcess[str]":
+        """Run the command line `logd` on this daemon's socket."""
+        command = [sys.executable, "-m", "logd.cli.main", *arguments]
+        environment = {**os.environ, "LOGD_HOST": self.host}
+        options = {"cwd": ROOT, "env": environment, "capture_output": True, "text": True, "timeout": 60, **options}
+        done = subprocess.run(command, check=False, **options)
+        assert not check or done.returncode == 0, f"{done}\n{self.log()}"
+        return done
+
+    def processes(self) -> list[int]:
+        """Return the pids of keeper, shims and containers: whatever stands in our folders or in a cgroup of ours."""
+        entries = [entry for entry in Path("/proc").iterdir() if entry.name.isdecimal()]
+        return [int(entry.name) for entry in entries if int(entry.name) != os.getpid() and self._is_ours(entry)]
+
+    def _is_ours(self, process: Path) -> bool:
+        try:
+            command = (process / "cmdline").read_bytes()
+            cgroups = (process / "cgroup").read_text()
+        except OSError:
+            return False
+        if os.fsencode(str(self.exec_root)) in command and b"logd" in command:
+            return True
+        return any(identifier in cgroups for identifier in self.container_ids())
+
+    def container_ids(self) -> list[str]:
+        try:
+            return [one.name for one in (self.data_root / "containers").iterdir()]
+        except FileNotFoundError:
+            return []
+
+    def close(self) -> None:
+        """Remove everything: daemon, containers, keeper, shims, mounts, cgroups, files."""
+        identifiers = self.container_ids()
+        if self.process is not None and self.process.poll() is None:
+            self.process.kill()
+            self.process.wait()
+        deadline = time.monotonic() + STOP_TIMEOUT_S
+        while (pids := self.processes()) and time.monotonic() < deadline:
+            for pid in pids:
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGKILL)
+            time.sleep(0.02)
+        for mount in reversed(self.mounts()):
+            subprocess.run(["umount", "--lazy", mount], check=False, capture_output=True)
+        for identifier in identifiers:
+            for folder in [
+                *Path("/sys/fs/cgroup").glob(f"logd/{identifier}"),
+                *Path("/sys/fs/cgroup").glob(f"*/logd/{identifier}"),
+            ]:
+                with contextlib.suppress(OSError):
+                    folder.rmdir()
+        self._ear.close()
+        shutil.rmtree(self.folder)
+
+    def mounts(self) -> list[str]:
+        """Return the mount points below our folder, in the order in which they were mounted."""
+        lines = Path("/proc/self/mountinfo").read_text().splitlines()
+        points = [line.split()[4].encode().decode("unicode_escape") for line in lines]
+        return [point for point in points if point.startswith(f"{self.folder}/")]
+
+
+@pytest.fixture
+def make_daemon() -> Iterator[Callable[..., Daemon]]:
+    """Return a maker of daemons that are not started yet; flags are dockerd's."""
+    daemons: list[Daemon] = []
+
+    def make(*flags: str) -> Daemon:
+        # Short: the path of a socket has at most 107 bytes, and a container's id takes 64 of them.
+        daemon = Daemon(Path(tempfile.mkdtemp(prefix="ld-", dir="/tmp")), *flags)
+        daemons.append(daemon)
+        return daemon
+
+    yield make
+    for daemon in daemons:
+        daemon.close()
+
+
+@pytest.fixture
+def daemon(make_daemon: Callable[..., Daemon]) -> Daemon:
+    """A daemon that serves, without images."""
+    return make_daemon().start()
+
+
+@pytest.fixture(scope="session")
+def busybox_tar() -> bytes:
+    """A root file system of the host's static busybox, for `docker import`."""
+    return subprocess.run(
+        [sys.executable, ROOT / "scripts" / "busybox_rootfs.py"], check=True, capture_output=True
+    ).stdout
+
+
+@pytest.fixture
+def busybox(daemon: Daemon, busybox_tar: bytes) -> Daemon:
+    """A daemon that serves and has the image busybox:latest, whose command is sh."""
+    daemon.docker("import", "--change", 'CMD ["sh"]', "-", "busybox:latest", stdin=busybox_tar, text=False)
+    return daemon
+
+
+@pytest.fixture(scope="module")
+def shared_busybox(busybox_tar: bytes) -> Iterator[Daemon]:
+    """A daemon with busybox for all tests of a module, where each test has containers of its own."""
+    daemon = Daemon(Path(tempfile.mkdtemp(prefix="ld-", dir="/tmp")))
+    try:
+        daemon.start()
+        daemon.docker("import", "--change", 'CMD ["sh"]', "-", "busybox:latest", stdin=busybox_tar, text=False)
+        yield daemon
+    finally:
+        daemon.close()

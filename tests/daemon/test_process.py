@@ -1,0 +1,279 @@
+"""The daemon as a process: how it starts, whom it refuses, what it says, and what it leaves behind when it stops."""
+
+import http.client
+import json
+import os
+import resource
+import signal
+import socket
+import ssl
+import stat
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+ROOT = Path(__file__).parent.parent.parent
+
+
+def run(*arguments: str) -> "subprocess.CompletedProcess[str]":
+    command = [sys.executable, "-m", "logd.daemon", *arguments]
+    return subprocess.run(command, check=False, cwd=ROOT, capture_output=True, text=True, timeout=30)
+
+
+class UnixConnection(http.client.HTTPConnection):
+    """HTTP over a unix socket."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__("localhost", timeout=10)
+        self._path = str(path)
+
+    def connect(self) -> None:
+        self.sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        self.sock.settimeout(10)
+        self.sock.connect(self._path)
+
+
+def ping(connection: http.client.HTTPConnection) -> bytes:
+    try:
+        connection.request("GET", "/_ping")
+        return connection.getresponse().read()
+    finally:
+        connection.close()
+
+
+def wait_until(check: Callable[[], Any]) -> None:
+    """Wait for something that nothing announces."""
+    deadline = time.monotonic() + 20
+    while not check():
+        assert time.monotonic() < deadline, "it did not come true in 20 seconds"
+        time.sleep(0.02)
+
+
+def test_validate_says_configuration_ok_and_changes_nothing(tmp_path: Path) -> None:
+    done = run("--validate", "--config-file", "/dev/null", "--data-root", str(tmp_path / "data"))
+    assert (done.returncode, done.stdout, done.stderr) == (0, "configuration OK\n", "")
+    assert not (tmp_path / "data").exists()
+
+
+def test_a_mistake_in_the_settings_is_said_on_stderr_with_status_1(tmp_path: Path) -> None:
+    (tmp_path / "daemon.json").write_text('{"debug": false, "log-opts": {"max-sise": "1m"}}')
+    done = run("--config-file", str(tmp_path / "daemon.json"), "--data-root", str(tmp_path / "data"))
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr.startswith(f"logd: unable to configure the daemon with file {tmp_path}/daemon.json: ")
+    assert "max-sise" in done.stderr
+    assert "Traceback" not in done.stderr
+    assert not (tmp_path / "data").exists()
+
+
+def test_a_ready_daemon_answers_and_keeps_its_folders_to_root(daemon: Any) -> None:
+    assert ping(UnixConnection(daemon.socket)) == b"OK"
+    for folder in (daemon.data_root, daemon.exec_root):
+        assert stat.S_IMODE(folder.stat().st_mode) == 0o711
+    assert stat.S_IMODE(daemon.socket.stat().st_mode) & 0o007 == 0
+    assert (daemon.exec_root / "logd.pid").read_text() == f"{daemon.process.pid}\n"
+    assert "Daemon has completed initialization" in daemon.log()
+
+
+def test_the_daemon_raises_its_limits_and_is_a_late_choice_for_the_oom_killer(daemon: Any) -> None:
+    soft, hard = resource.prlimit(daemon.process.pid, resource.RLIMIT_NOFILE)
+    assert soft == hard
+    assert Path(f"/proc/{daemon.process.pid}/oom_score_adj").read_text().strip() == "-500"
+
+
+def test_a_second_daemon_on_the_data_root_is_refused_and_the_first_goes_on(daemon: Any) -> None:
+    done = subprocess.run(daemon.command(), check=False, cwd=ROOT, capture_output=True, text=True, timeout=30)
+    assert done.returncode == 1
+    assert f"is in use by another logd (pid {daemon.process.pid})" in done.stderr
+    assert ping(UnixConnection(daemon.socket)) == b"OK"
+
+
+def test_sigterm_ends_the_daemon_in_order(daemon: Any) -> None:
+    daemon.process.terminate()
+    daemon.wait_for_state("STOPPING=1")
+    assert daemon.process.wait(10) == 0
+    assert not daemon.socket.exists()
+    assert not (daemon.exec_root / "logd.pid").exists()
+    assert "level=info msg=stopped" in daemon.log()
+    assert not [line for line in daemon.log().splitlines() if "level=error" in line]
+
+
+def test_after_kill_9_the_next_daemon_takes_over_socket_and_pidfile(daemon: Any) -> None:
+    daemon.kill()
+    assert daemon.socket.exists()
+    daemon.start()
+    assert ping(UnixConnection(daemon.socket)) == b"OK"
+
+
+def test_the_watchdog_is_fed_from_the_event_loop(make_daemon: Callable[..., Any]) -> None:
+    daemon = make_daemon()
+    daemon.start(WATCHDOG_USEC="400000")
+    daemon.wait_for_state("WATCHDOG=1")
+    daemon.wait_for_state("WATCHDOG=1")
+    os.kill(daemon.process.pid, signal.SIGSTOP)
+    time.sleep(0.5)  # what was sent before the stop arrives
+    daemon._ear.settimeout(0.0)
+    with pytest.raises(BlockingIOError):
+        while daemon._ear.recv(4096):
+            pass
+    with pytest.raises(AssertionError, match="did not say WATCHDOG=1"):
+        daemon.wait_for_state("WATCHDOG=1", timeout_s=1)
+    os.kill(daemon.process.pid, signal.SIGCONT)
+    daemon.wait_for_state("WATCHDOG=1")
+
+
+def test_sighup_reloads_what_can_be_reloaded_and_names_the_rest(daemon: Any) -> None:
+    content = {"logd": {"log": {"to": "stderr"}}, "labels": ["color=red"], "debug": True, "log-driver": "none"}
+    daemon.config_file.write_text(json.dumps(content))
+    daemon.process.send_signal(signal.SIGHUP)
+    daemon.wait_for_state("RELOADING=1")
+    wait_until(lambda: "settings reloaded" in daemon.log())
+    assert 'msg="log-driver has changed and needs a restart of logd"' in daemon.log()
+    info = daemon.docker("info", "--format", "{{json .Labels}} {{.LoggingDriver}}").stdout
+    assert info == '["color=red"] local\n'
+
+
+def test_sighup_with_a_mistake_in_the_file_changes_nothing(daemon: Any) -> None:
+    daemon.config_file.write_text('{"labels": ["color=red"], "debugg": true}')
+    daemon.process.send_signal(signal.SIGHUP)
+    wait_until(lambda: "settings not reloaded" in daemon.log())
+    assert "debugg" in daemon.log()
+    assert daemon.docker("info", "--format", "{{json .Labels}}").stdout.strip() in {"[]", "null"}
+
+
+def test_keys_without_effect_are_told_in_one_notice(make_daemon: Callable[..., Any]) -> None:
+    daemon = make_daemon("--live-restore", "--storage-driver", "overlay2")
+    daemon.start()
+    notices = [line for line in daemon.log().splitlines() if "without effect" in line]
+    assert len(notices) == 1
+    assert "live-restore" in notices[0]
+    assert "storage-driver" in notices[0]
+
+
+def test_the_own_log_can_be_json(make_daemon: Callable[..., Any]) -> None:
+    daemon = make_daemon("--log-format", "json").start()
+    lines = [json.loads(line) for line in daemon.log().splitlines()]
+    assert {"level", "msg", "time"} <= set(lines[0])
+
+
+def test_a_socket_handed_over_by_the_service_manager_is_served(make_daemon: Callable[..., Any]) -> None:
+    daemon = make_daemon("-H", "fd://")
+    with socket.socket(socket.AF_UNIX) as listening:
+        listening.bind(str(daemon.folder / "activated.sock"))
+        listening.listen()
+        listening.set_inheritable(True)
+        script = f'LISTEN_PID=$$ LISTEN_FDS=1; export LISTEN_PID LISTEN_FDS; exec "$@" 3<&{listening.fileno()}'
+        with daemon.log_file.open("ab") as log:
+            daemon.process = subprocess.Popen(
+                ["sh", "-c", script, "sh", *daemon.command()],
+                cwd=ROOT,
+                stderr=log,
+                pass_fds=[listening.fileno()],
+                env={**os.environ, "NOTIFY_SOCKET": str(daemon.folder / "notify")},
+            )
+        daemon.wait_for_state("READY=1")
+    assert ping(UnixConnection(daemon.folder / "activated.sock")) == b"OK"
+    daemon.stop()
+    assert (daemon.folder / "activated.sock").exists()  # it is the service manager's
+
+
+@pytest.fixture(scope="module")
+def certificates(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Two authorities, and a certificate for 127.0.0.1 of each of them."""
+    folder = tmp_path_factory.mktemp("tls")
+    for name in ("ours", "foreign"):
+        _openssl(
+            *("req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-days", "2"),
+            *("-subj", f"/CN={name}", "-keyout", f"{folder}/{name}-ca.key", "-out", f"{folder}/{name}-ca.pem"),
+        )
+        _openssl(
+            *("req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-days", "2"),
+            *("-CA", f"{folder}/{name}-ca.pem", "-CAkey", f"{folder}/{name}-ca.key", "-subj", "/CN=localhost"),
+            *("-addext", "subjectAltName=IP:127.0.0.1", "-addext", "basicConstraints=critical,CA:FALSE"),
+            *("-keyout", f"{folder}/{name}.key", "-out", f"{folder}/{name}.pem"),
+        )
+    return folder
+
+
+def _openssl(*arguments: str) -> None:
+    subprocess.run(["openssl", *arguments], check=True, capture_output=True)
+
+
+def test_tcp_serves_only_clients_with_a_certificate_of_the_authority(
+    make_daemon: Callable[..., Any], certificates: Path
+) -> None:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    files = {"--tlscacert": "ours-ca.pem", "--tlscert": "ours.pem", "--tlskey": "ours.key"}
+    flags = [part for flag, name in files.items() for part in (flag, str(certificates / name))]
+    daemon = make_daemon("--tlsverify", *flags, "-H", f"tcp://127.0.0.1:{port}", "-H", "unix://")
+    daemon.start()
+
+    def connect(certificate: str | None, newest: ssl.TLSVersion = ssl.TLSVersion.TLSv1_3) -> bytes:
+        context = ssl.create_default_context(cafile=certificates / "ours-ca.pem")
+        context.minimum_version, context.maximum_version = ssl.TLSVersion.TLSv1, newest
+        if certificate:
+            context.load_cert_chain(certificates / f"{certificate}.pem", certificates / f"{certificate}.key")
+        return ping(http.client.HTTPSConnection("127.0.0.1", port, context=context, timeout=10))
+
+    assert connect("ours") == b"OK"
+    assert ping(UnixConnection(daemon.socket)) == b"OK"
+    for certificate in (None, "foreign"):
+        with pytest.raises((OSError, http.client.HTTPException)):
+            connect(certificate)
+    with pytest.raises(OSError, match=r"(?i)version|protocol|alert|reset|cipher"), pytest.warns(DeprecationWarning):
+        connect("ours", ssl.TLSVersion.TLSv1_1)
+    with pytest.raises((OSError, http.client.HTTPException)):
+        ping(http.client.HTTPConnection("127.0.0.1", port, timeout=10))
+    assert connect("ours") == b"OK"
+
+
+def test_containers_go_on_while_there_is_no_daemon_and_are_found_again(busybox: Any) -> None:
+    name = busybox.docker("run", "-d", "busybox", "sh", "-c", "while echo tick; do sleep 0.05; done").stdout.strip()
+    pid = int(busybox.docker("inspect", "--format", "{{.State.Pid}}", name).stdout)
+    assert busybox.stop() == 0
+    os.kill(pid, 0)
+    busybox.start()
+    assert busybox.docker("inspect", "--format", "{{.State.Status}} {{.State.Pid}}", name).stdout == f"running {pid}\n"
+    busybox.kill()
+    os.kill(pid, 0)
+    busybox.start()
+    assert busybox.docker("ps", "-q", "--no-trunc").stdout.strip() == name
+    busybox.docker("rm", "-f", name)
+
+
+def test_a_stop_does_not_wait_for_those_who_follow(busybox: Any) -> None:
+    name = busybox.docker("run", "-d", "busybox", "sleep", "600").stdout.strip()
+    with (
+        busybox.docker_popen("logs", "-f", name, stdout=subprocess.PIPE) as logs,
+        busybox.docker_popen("attach", "--no-stdin", name, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as attach,
+        busybox.docker_popen("events", stdout=subprocess.PIPE, stderr=subprocess.PIPE) as events,
+        busybox.docker_popen("wait", name, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as wait,
+    ):
+        time.sleep(0.5)  # nothing tells from outside when a follower has begun
+        begun = time.monotonic()
+        assert busybox.stop() == 0
+        assert time.monotonic() - begun < 5
+        for follower in (logs, attach, events, wait):
+            follower.wait(10)
+
+
+def test_nothing_of_the_daemon_s_own_reaches_its_children(busybox: Any) -> None:
+    name = busybox.docker("run", "-d", "busybox", "sleep", "600").stdout.strip()
+    pid = int(busybox.docker("inspect", "--format", "{{.State.Pid}}", name).stdout)
+    for child in busybox.processes():
+        if child != busybox.process.pid:
+            assert b"NOTIFY_SOCKET" not in Path(f"/proc/{child}/environ").read_bytes()
+    status = dict(line.split(":\t") for line in Path(f"/proc/{pid}/status").read_text().splitlines())
+    assert int(status["SigIgn"], 16) == 0, "a container starts with no signal ignored"
+    assert int(status["SigBlk"], 16) == 0
+    assert Path(f"/proc/{pid}/oom_score_adj").read_text().strip() == "0"
+    open_files = busybox.docker("exec", name, "true", check=False)  # exec comes later: said so
+    assert open_files.returncode != 0
+    descriptors = {os.readlink(f"/proc/{pid}/fd/{one}") for one in os.listdir(f"/proc/{pid}/fd")}
+    assert all(one == "/dev/null" or one.startswith("pipe:") for one in descriptors), descriptors
