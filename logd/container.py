@@ -1,0 +1,254 @@
+"""A container: what was asked for, where it stands, who waits for it, and its file on disk.
+
+`container.json` in the container's folder holds everything that has to outlive the daemon. It is written whole to
+a temporary file, forced to the disk and renamed, so that a reader finds the old or the new one. Its `version` rises
+when an older logd would misread it.
+"""
+
+import asyncio
+import contextlib
+import os
+from pathlib import Path
+from typing import Any, Final, Literal
+
+import msgspec
+
+from logd.errors import LogdError
+from logd.spec import ContainerSpec, HostConfig
+
+VERSION: Final = 1
+FILE_NAME: Final = "container.json"
+EXIT_UNKNOWN: Final = 255
+"""The exit code that stands for "nobody saw how it ended"."""
+
+Condition = Literal["not-running", "next-exit", "removed"]
+Status = Literal["created", "running", "paused", "restarting", "removing", "exited", "dead"]
+
+
+class State(msgspec.Struct, kw_only=True):
+    """Where a container stands. Times are Unix nanoseconds, 0 for never."""
+
+    running: bool = False
+    starting: bool = False
+    """A start was begun and nobody has seen its end; with `running` false, a restarted daemon has to find out."""
+    paused: bool = False
+    restarting: bool = False
+    oom_killed: bool = False
+    removing: bool = False
+    dead: bool = False
+    pid: int = 0
+    exit_code: int = 0
+    signal: int | None = None
+    """The signal that ended the process, where it was one and is known."""
+    exit_known: bool = True
+    error: str = ""
+    """Why the last start failed, in the runtime's words."""
+    started_ns: int = 0
+    finished_ns: int = 0
+
+    @property
+    def status(self) -> Status:
+        """Docker's word for the state (its ContainerState)."""
+        if self.running:
+            return "paused" if self.paused else "restarting" if self.restarting else "running"
+        if self.removing:
+            return "removing"
+        if self.dead:
+            return "dead"
+        return "exited" if self.started_ns else "created"
+
+
+class MountPoint(msgspec.Struct, frozen=True, rename="pascal"):
+    """What is mounted where, as Docker shows it."""
+
+    type: str
+    source: str
+    destination: str
+    name: str = ""
+    driver: str = ""
+    mode: str = ""
+    rw: bool = msgspec.field(name="RW", default=True)
+    propagation: str = ""
+
+
+class Record(msgspec.Struct, kw_only=True):
+    """The content of container.json."""
+
+    version: int = VERSION
+    id: str
+    name: str
+    created_ns: int
+    image_id: str
+    image_ref: str
+    os: str
+    path: str
+    args: list[str]
+    config: ContainerSpec
+    host_config: HostConfig
+    mounts: list[MountPoint]
+    run: int
+    restart_count: int
+    state: State
+
+
+class _Version(msgspec.Struct):
+    version: int = 0
+
+
+class UnreadableRecord(LogdError):
+    """A container.json that this logd can't use; its folder is left as it is."""
+
+
+class Container:
+    """One container. Changed only in the event loop; `save` what has to outlive the daemon.
+
+    `shim` is a `runtime.supervisor.Shim` while a process runs (this room does not import the runtime).
+    `settling` holds between the exit of the process and the end of its output, during which waiters still wait.
+    `lingering` is the shim of the last run, which may go on storing output that a process of the host still writes.
+    `cleanup` removes what the last process left on the host; a start or removal waits for it.
+    """
+
+    def __init__(self, record: Record, folder: Path, exec_dir: Path) -> None:
+        self.id = record.id
+        self.name = record.name
+        self.created_ns = record.created_ns
+        self.image_id = record.image_id
+        self.image_ref = record.image_ref
+        self.os = record.os
+        self.path = record.path
+        self.args = record.args
+        self.spec = record.config
+        self.host = record.host_config
+        self.mounts = record.mounts
+        self.run = record.run
+        self.restart_count = record.restart_count
+        self.state = record.state
+        self.dir = folder
+        self.exec_dir = exec_dir
+        self.lock = asyncio.Lock()
+        self.shim: Any = None
+        self.lingering: Any = None
+        self.settling = False
+        self.stop_asked = False
+        self.restart_asked = False
+        self.removed = False
+        self.cleanup: asyncio.Task[None] | None = None
+        self.ended_positions: tuple[int, int] = (0, 0)
+        self.log_ended = asyncio.Event()
+        self.log_ended.set()
+        self.attachments: set[Any] = set()
+        self._waiters: list[tuple[Condition, asyncio.Future[int]]] = []
+
+    @property
+    def log_dir(self) -> Path:
+        """The folder of the store."""
+        return self.dir / "log"
+
+    @property
+    def rootfs(self) -> Path:
+        """Where the image's layers and the writable one are mounted while it runs."""
+        return self.dir / "rootfs"
+
+    @property
+    def upper(self) -> Path:
+        """The writable layer."""
+        return self.dir / "upper"
+
+    @property
+    def volumes(self) -> dict[str, Path]:
+        """The content folders of the volumes that were made for it and may go with it, by their place in it."""
+        return {mount.destination: Path(mount.source) for mount in self.mounts if mount.type == "volume"}
+
+    def record(self) -> Record:
+        """Return what container.json has to hold now."""
+        return Record(
+            id=self.id,
+            name=self.name,
+            created_ns=self.created_ns,
+            image_id=self.image_id,
+            image_ref=self.image_ref,
+            os=self.os,
+            path=self.path,
+            args=self.args,
+            config=self.spec,
+            host_config=self.host,
+            mounts=self.mounts,
+            run=self.run,
+            restart_count=self.restart_count,
+            state=self.state,
+        )
+
+    def wait(self, condition: Condition) -> asyncio.Future[int]:
+        """Return a future of the exit code; "not-running" holds already where nothing runs. Cancel it to give up."""
+        future: asyncio.Future[int] = asyncio.get_running_loop().create_future()
+        idle = not (self.state.running or self.settling)
+        if (condition == "not-running" and idle) or (condition == "removed" and self.removed):
+            future.set_result(self.state.exit_code)
+        else:
+            self._waiters.append((condition, future))
+            future.add_done_callback(self._forget)
+        return future
+
+    def tell_waiters(self, *, removed: bool = False) -> None:
+        """Answer who waits for an exit, and after a removal everybody."""
+        for condition, future in tuple(self._waiters):
+            if not future.done() and (removed or condition != "removed"):
+                future.set_result(self.state.exit_code)
+
+    def _forget(self, future: asyncio.Future[int]) -> None:
+        self._waiters = [one for one in self._waiters if one[1] is not future]
+
+
+def encode(record: Record) -> bytes:
+    """Return the bytes of container.json."""
+    return msgspec.json.format(msgspec.json.encode(record), indent=1) + b"\n"
+
+
+def decode(data: bytes, source: str) -> Record:
+    """Read the bytes of container.json; raises UnreadableRecord with the reason, `source` names the file."""
+    try:
+        version = msgspec.json.decode(data, type=_Version).version
+        if version > VERSION:
+            raise UnreadableRecord(f"{source}: version {version}, written by a newer logd (this one reads {VERSION})")
+        if version < 1:
+            raise UnreadableRecord(f"{source}: no version")
+        return msgspec.json.decode(data, type=Record)
+    except msgspec.MsgspecError as error:
+        raise UnreadableRecord(f"{source}: {error}") from error
+
+
+def write_record(folder: Path, data: bytes) -> None:
+    """Replace a folder's container.json for good (it is on the disk when this returns); raises OSError."""
+    temporary = folder / f"{FILE_NAME}.tmp"
+    descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
+    try:
+        written = 0
+        while written < len(data):
+            written += os.write(descriptor, data[written:])
+        os.fsync(descriptor)
+    except OSError:
+        with contextlib.suppress(OSError):
+            temporary.unlink()
+        raise
+    finally:
+        os.close(descriptor)
+    temporary.replace(folder / FILE_NAME)
+    sync_folder(folder)
+
+
+def read_record(folder: Path) -> Record:
+    """Read a folder's container.json; raises FileNotFoundError where there is none, and UnreadableRecord."""
+    path = folder / FILE_NAME
+    record = decode(path.read_bytes(), str(path))
+    if record.id != folder.name:
+        raise UnreadableRecord(f"{path}: is of container {record.id}")
+    return record
+
+
+def sync_folder(folder: Path) -> None:
+    """Force a folder's names to the disk."""
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

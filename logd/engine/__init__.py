@@ -1,0 +1,1 @@
+"""The verbs on containers: create, start, stop, attach, remove, restore."""

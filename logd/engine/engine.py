@@ -1,0 +1,205 @@
+"""The engine: Docker's verbs on containers, by reference (id, name or the beginning of an id)."""
+
+import asyncio
+import contextlib
+import logging
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Final, get_args
+
+from logd.config import DaemonConfig
+from logd.container import Condition, Container
+from logd.engine import create, inspect, top
+from logd.engine.attach import Attachment, Positions
+from logd.engine.lifecycle import Lifecycle
+from logd.engine.logopts import max_line_bytes
+from logd.engine.names import check_name
+from logd.engine.removal import Removal, folder_bytes
+from logd.engine.restore import Restore
+from logd.engine.world import World
+from logd.errors import Conflict, InvalidParameter, LogdError
+from logd.events import EventBus
+from logd.images.image import ContainerUse
+from logd.images.store import ImageStore
+from logd.logstore.follow import Watcher
+from logd.runtime import cgroup
+from logd.runtime.supervisor import Supervisor
+from logd.spec import ContainerSpec, HostConfig
+
+log = logging.getLogger(__name__)
+
+SHUTDOWN_WAIT_S: Final = 10.0
+"""What writes and deletions under way have to end when the daemon stops."""
+
+
+class Engine:
+    """All containers of a data-root. Call `restore` first; the containers outlive `shutdown`.
+
+    All verbs raise errors of `logd.errors`, in dockerd's words; `NotModified` where there was nothing to do.
+    """
+
+    def __init__(
+        self, config: DaemonConfig, images: ImageStore, supervisor: Supervisor, events: EventBus, watcher: Watcher
+    ) -> None:
+        self._world = World(config, images, supervisor, events, watcher)
+        self._removal = Removal(self._world)
+        self._lifecycle = Lifecycle(self._world, self._removal.auto_remove)
+        self._removal.lifecycle = self._lifecycle
+
+    async def restore(self) -> None:
+        """Find the containers of earlier daemons again."""
+        await Restore(self._world, self._lifecycle, self._removal).run()
+
+    async def shutdown(self) -> None:
+        """Finish writing; containers and their standard input stay as they are. Attachments end."""
+        self._world.closing = True
+        await self._world.tasks.finish(SHUTDOWN_WAIT_S)
+        self._world.writer.close()
+
+    def image_users(self, image_id: str) -> list[ContainerUse]:
+        """Return the containers of an image: the `InUse` of the image store."""
+        return self._world.image_users(image_id)
+
+    def get(self, ref: str) -> Container:
+        """Return a container; raises NotFound, and InvalidParameter for an ambiguous reference."""
+        return self._world.registry.get(ref)
+
+    def containers(self) -> list[Container]:
+        """Return all containers, oldest first."""
+        return self._world.registry.all()
+
+    async def create(
+        self, name: str | None, spec: ContainerSpec, host: HostConfig, networking: Mapping[str, Any]
+    ) -> tuple[Container, list[str]]:
+        """Create a container, and return it with warnings; see `create.create`."""
+        return await create.create(self._world, name, spec, host, networking)
+
+    async def start(self, ref: str) -> None:
+        """Start a container; a caller that goes away does not stop a start that is under way."""
+        await asyncio.shield(asyncio.ensure_future(self._lifecycle.start(self.get(ref))))
+
+    async def stop(self, ref: str, signal: str | None = None, timeout: int | None = None) -> None:  # noqa: ASYNC109 - seconds of Docker's stop
+        """Stop a container: its stop signal (or `signal`), and after the timeout in seconds (-1: never) SIGKILL."""
+        await asyncio.shield(asyncio.ensure_future(self._lifecycle.stop(self.get(ref), signal, timeout)))
+
+    async def restart(self, ref: str, signal: str | None = None, timeout: int | None = None) -> None:  # noqa: ASYNC109
+        """Stop and start a container."""
+        container = self.get(ref)
+        try:
+            await asyncio.shield(asyncio.ensure_future(self._lifecycle.restart(container, signal, timeout)))
+        except LogdError as error:
+            raise type(error)(f"Cannot restart container {ref}: {error}") from error
+
+    async def kill(self, ref: str, signal: str = "") -> None:
+        """Send a signal, SIGKILL by default. Raises Conflict if the container does not run."""
+        container = self.get(ref)
+        try:
+            await self._lifecycle.kill(container, signal)
+        except Conflict as error:
+            raise Conflict(f"cannot kill container: {ref}: {error}") from error
+
+    async def remove(self, ref: str, *, force: bool = False, volumes: bool = False) -> None:
+        """Remove a container, and with `volumes` the anonymous ones that came with it."""
+        await asyncio.shield(asyncio.ensure_future(self._removal.remove(self.get(ref), force=force, volumes=volumes)))
+
+    async def rename(self, ref: str, new: str) -> None:
+        """Give a container another name."""
+        new = new.strip()
+        if not ref.strip().removeprefix("/") or not new.removeprefix("/"):
+            raise InvalidParameter("Neither old nor new names may be empty")
+        container = self.get(ref.strip())
+        async with container.lock:
+            if container.removed:
+                raise Conflict(f"container {container.id} is removed")
+            old = container.name
+            if new.removeprefix("/") == old:
+                raise InvalidParameter("Renaming a container with the same name as its current name")
+            await self._rename(container, check_name(new))
+            self._world.tell(container, "rename", {"oldName": f"/{old}"})
+
+    async def _rename(self, container: Container, new: str) -> None:
+        registry, old = self._world.registry, container.name
+        try:
+            registry.reserve(new, container.id)
+        except Conflict as error:
+            raise Conflict(f"Error when allocating new name: {error}") from error
+        container.name = new
+        try:
+            await self._world.writer.saved(container)
+        except LogdError:
+            container.name = old
+            registry.release(new, container.id)
+            raise
+        registry.release(old, container.id)
+
+    async def prune(self, filters: Mapping[str, Sequence[str]]) -> tuple[list[str], int]:
+        """Remove all containers that do not run; returns their ids and how many bytes that freed."""
+        return await self._removal.prune(filters)
+
+    def waiter(self, ref: str, condition: str = "not-running") -> "asyncio.Future[int]":
+        """Return a future of the exit code, registered now; cancel it to wait no more."""
+        if condition not in get_args(Condition):
+            raise InvalidParameter(f'invalid condition: "{condition}"')
+        chosen: Condition = condition  # type: ignore[assignment]  # one of its values, as checked
+        return self.get(ref).wait(chosen)
+
+    async def top(self, ref: str, ps_args: str = "") -> tuple[list[str], list[list[str]]]:
+        """Return ps' titles and lines for the container's processes. Raises Conflict if it does not run."""
+        top.check_ps_args(ps_args)
+        container = self.get(ref)
+        pids = await asyncio.to_thread(self._pids, container)
+        table = await top.processes(ps_args, pids)
+        self._world.tell(container, "top")
+        return table
+
+    def _pids(self, container: Container) -> list[int]:
+        pid = container.state.pid
+        if not container.state.running or not pid:
+            raise Conflict(f"container {container.id} is not running")
+        with contextlib.suppress(OSError):
+            membership = cgroup.parse_membership(Path(f"/proc/{pid}/cgroup").read_text(encoding="utf-8"))
+            own = {name: path for name, path in membership.items() if container.id in path}
+            for folder in cgroup.folders(cgroup.detect(), own).values():
+                if found := cgroup.processes(folder):
+                    return found
+        return [pid]
+
+    def attach(
+        self,
+        ref: str,
+        *,
+        stdin: bool = False,
+        stdout: bool = True,
+        stderr: bool = True,
+        start: Positions | None = None,
+    ) -> Attachment:
+        """Return an attachment to the present run, from `start` on (by default from now), or else to the next run."""
+        container = self.get(ref)
+        if container.state.paused:
+            raise Conflict(f"container {ref} is paused, unpause the container before attach")
+        if container.removed or container.state.removing:
+            raise Conflict(f"container {ref} is marked for removal and cannot be attached to")
+        return Attachment(self._world, container, stdin=stdin, stdout=stdout, stderr=stderr, start=start)
+
+    def inspect(self, container: Container, size: bool = False) -> dict[str, Any]:
+        """Return Docker's ContainerJSON; with `size` the disk is walked, so call it in a thread."""
+        shown = inspect.inspect(container, self._layers(container))
+        return {**shown, **self._sizes(container)} if size else shown
+
+    def summary(self, container: Container, size: bool = False) -> dict[str, Any]:
+        """Return Docker's list item; with `size` the disk is walked, so call it in a thread."""
+        shown = inspect.summary(container)
+        return {**shown, **self._sizes(container)} if size else shown
+
+    def max_line_bytes(self, container: Container) -> int:
+        """Return beyond how many bytes a line of this container's log is given out in parts."""
+        return max_line_bytes(container.host.log_config)
+
+    def _layers(self, container: Container) -> list[str]:
+        image = self._world.images.by_id(container.image_id)
+        return [str(path) for path in self._world.images.layers(image)] if image else []
+
+    def _sizes(self, container: Container) -> dict[str, int]:
+        own = folder_bytes(container.upper)
+        image = self._world.images.by_id(container.image_id)
+        return {"SizeRw": own, "SizeRootFs": own + (image.size if image else 0)}

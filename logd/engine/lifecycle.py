@@ -1,0 +1,370 @@
+"""A container's process from start to exit: start, stop, kill, restart, and what follows when it ends.
+
+The order at the end: the exit is recorded in memory at once (its durable record is the shim's exit.json), then the
+output is awaited to its end, then waiters are answered, and the slow part (the runtime's delete, the unmount) comes
+last, in the background. The next start or removal waits for that part.
+"""
+
+import asyncio
+import contextlib
+import logging
+import shutil
+import signal
+import subprocess
+import time
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Final
+
+from logd.config import find_program
+from logd.container import Container
+from logd.engine.attach import begin_attachments, end_attachments
+from logd.engine.logopts import store_options
+from logd.engine.signals import parse_signal, stop_signal_of
+from logd.engine.world import World
+from logd.errors import Conflict, InvalidParameter, LogdError, NotModified
+from logd.logstore.reader import end_positions
+from logd.runtime.command import RUNTIME_FAILED_EXIT
+from logd.runtime.oci import BundleRequest, delete_argv, prepare_bundle
+from logd.runtime.protocol import ExitStatus, Launch
+from logd.runtime.rootfs import mount_overlay, unmount
+from logd.runtime.supervisor import RuntimeFailure, Shim
+from logd.units import NS
+
+log = logging.getLogger(__name__)
+
+KILL_WAIT_S: Final = 2.0
+"""How long `kill -9` waits for the end of the process; it answers in any case, a stuck disk must not hold it."""
+DRAIN_WAIT_S: Final = 5.0
+"""The shim announces the end of the output at most 2 s after the exit; beyond this it is taken to be stuck."""
+RUNTIME_WAIT_S: Final = 30.0
+"""After this a delete by the runtime is given up and tried by force."""
+GONE_WAIT_S: Final = 0.5
+"""A shim ends right after the end of the output, if nobody else holds the pipes."""
+QUIT_WAIT_S: Final = 10.0
+
+
+class Lifecycle:
+    """The verbs on processes. `auto_remove` removes a container that was created with --rm and has ended."""
+
+    def __init__(self, world: World, auto_remove: Callable[[Container], Awaitable[None]]) -> None:
+        self._world = world
+        self._auto_remove = auto_remove
+
+    async def start(self, container: Container) -> None:
+        """Start a container. Raises NotModified if it runs, Conflict if it is being removed, and what launch raises."""
+        async with container.lock:
+            _check_startable(container)
+            if container.settling:
+                await container.log_ended.wait()
+                _check_startable(container)
+            await self._start(container)
+
+    async def _start(self, container: Container) -> None:
+        if container.cleanup is not None:
+            await asyncio.shield(container.cleanup)
+        await self.end_lingering(container)
+        container.run += 1
+        container.state.starting = True
+        try:
+            await self._launch(container)
+        except BaseException as error:
+            await self._start_failed(container, error)
+            if isinstance(error, OSError):
+                raise LogdError(f"can't start container {container.name}: {error}") from error
+            raise
+
+    async def _launch(self, container: Container) -> None:
+        """Bring up the process; the mark in container.json is written meanwhile, but before the command runs."""
+        world = self._world
+        marked = asyncio.ensure_future(world.writer.saved(container))
+        try:
+            await asyncio.to_thread(self._prepare, container)
+            shim = await world.supervisor.launch(self.launch_of(container))
+        except BaseException:
+            with contextlib.suppress(LogdError):
+                await marked
+            raise
+        container.shim = shim
+        await marked
+        container.log_ended.clear()
+        await begin_attachments(container, shim)
+        started_ns = time.time_ns()
+        await shim.start()
+        self.took_off(container, shim, started_ns)
+        world.tell(container, "start")
+        log.info("started container %s", container.name, extra={"container": container.id})
+
+    def took_off(self, container: Container, shim: Shim, started_ns: int) -> None:
+        """Enter the state "running" and watch for the exit; also for a container found running by a new daemon."""
+        state = container.state
+        state.running, state.starting, state.paused, state.restarting = True, False, False, False
+        state.pid, state.exit_code, state.signal, state.exit_known = shim.pid, 0, None, True
+        state.oom_killed, state.error, state.started_ns = False, "", started_ns
+        container.shim = shim
+        container.log_ended.clear()
+        self._world.writer.save(container)
+        self._world.tasks.start(self._watch(container, shim), f"exit of {container.id[:12]}", watches=True)
+
+    def _prepare(self, container: Container) -> None:
+        """Mount the root and write the bundle (blocks)."""
+        world, config = self._world, self._world.config
+        image = world.images.by_id(container.image_id)
+        if image is None:
+            raise LogdError(f"No such image: {container.image_id}, of which the container was made")
+        _unmount_all(container)
+        container.exec_dir.mkdir(mode=0o700, parents=True)
+        mount_overlay(world.images.layers(image), container.upper, container.dir / "work", container.rootfs)
+        prepare_bundle(
+            BundleRequest(
+                id=container.id,
+                spec=container.spec,
+                host=container.host,
+                container_dir=container.dir,
+                exec_dir=container.exec_dir,
+                rootfs=container.rootfs,
+                argv=[container.path, *container.args],
+                hostname=container.spec.hostname,
+                cgroup_parent=config.cgroup_parent,
+                init_path=config.init_path if _wants_init(container, config.init) else "",
+                seccomp_profile=config.seccomp_profile,
+                no_new_privileges=config.no_new_privileges,
+                volumes=container.volumes,
+                default_ulimits=config.default_ulimits,
+            )
+        )
+
+    def runtime_of(self, container: Container) -> tuple[str, ...]:
+        """Return the runtime's command line up to its own options; raises InvalidParameter if it is not set up now."""
+        return self._command_line(container.host.runtime or self._world.config.default_runtime)
+
+    def _command_line(self, name: str) -> tuple[str, ...]:
+        config = self._world.config
+        runtime = config.runtimes.get(name)
+        if runtime is None:
+            raise InvalidParameter(f"unknown or invalid runtime name: {name}")
+        return find_program(runtime.path) or runtime.path, *runtime.args, "--root", str(config.exec_root / "runc")
+
+    def launch_of(self, container: Container) -> Launch:
+        """Return what the supervisor has to know of a container's present run."""
+        return Launch(
+            container_id=container.id,
+            container_dir=str(container.dir),
+            exec_dir=str(container.exec_dir),
+            runtime=self.runtime_of(container),
+            run=container.run,
+            open_stdin=container.spec.open_stdin,
+            stdin_once=container.spec.stdin_once,
+            memory_limit=container.host.memory,
+            store=store_options(container.host.log_config, self._world.config),
+        )
+
+    async def _start_failed(self, container: Container, error: BaseException) -> None:
+        """Undo a start and keep its reason, as dockerd does: the state stays what it was, with an exit code."""
+        state = container.state
+        shim, container.shim = container.shim, None
+        if shim is not None:
+            container.lingering = shim
+            with contextlib.suppress(ProcessLookupError):
+                shim.signal(signal.SIGKILL)
+            await asyncio.wait({shim.exited}, timeout=KILL_WAIT_S)
+        state.starting = False
+        state.error = str(error) or type(error).__name__
+        state.exit_code = error.container_exit_code if isinstance(error, RuntimeFailure) else RUNTIME_FAILED_EXIT
+        log.warning("start of %s failed: %s", container.name, state.error, extra={"container": container.id})
+        self._world.writer.save(container)
+        container.log_ended.set()
+        end_attachments(container, waiting=True)
+        await self.clean_up(container)
+        container.tell_waiters()
+        if container.host.auto_remove:
+            await self._auto_remove(container)
+
+    async def _watch(self, container: Container, shim: Shim) -> None:
+        status = await shim.exited
+        container.settling = True
+        self.landed(container, status)
+        try:
+            container.ended_positions = await self._end_of_output(container, shim)
+        finally:
+            container.settling = False
+            container.shim, container.lingering = None, shim
+            await self.ended(container)
+
+    async def _end_of_output(self, container: Container, shim: Shim) -> tuple[int, int]:
+        """Wait for the end of the output and return its positions; if the shim is stuck or lost, what is stored."""
+        try:
+            ends = await asyncio.wait_for(asyncio.shield(shim.drained), DRAIN_WAIT_S)
+        except TimeoutError:
+            log.warning("the end of the output was not announced in time", extra={"container": container.id})
+            ends = (0, 0)
+        if ends == (0, 0):
+            ends = await asyncio.to_thread(end_positions, str(container.log_dir))
+        return ends
+
+    def landed(self, container: Container, status: ExitStatus) -> None:
+        """Record an exit."""
+        state = container.state
+        state.running, state.starting, state.paused, state.restarting, state.pid = False, False, False, False, 0
+        state.exit_code, state.signal, state.exit_known = status.code, status.signal, status.known
+        state.oom_killed, state.finished_ns = status.oom_killed, status.finished_ns or time.time_ns()
+        self._world.writer.save(container)
+
+    async def ended(self, container: Container) -> None:
+        """Do what follows an exit and the end of the output: events, answers, cleaning, removal if it was asked for."""
+        world, state = self._world, container.state
+        container.log_ended.set()
+        end_attachments(container)
+        duration_s = max(0, state.finished_ns - state.started_ns) // NS
+        if state.oom_killed:
+            world.tell(container, "oom")
+        world.tell(container, "die", {"exitCode": str(state.exit_code), "execDuration": str(duration_s)})
+        log.info("container %s exited with %d", container.name, state.exit_code, extra={"container": container.id})
+        removes = container.host.auto_remove and not container.restart_asked
+        if not removes:
+            container.cleanup = world.tasks.start(self.clean_up(container), f"cleaning of {container.id[:12]}")
+        container.tell_waiters()
+        if removes:
+            await self._auto_remove(container)
+
+    async def clean_up(self, container: Container) -> None:
+        """Remove what belongs to the process: the runtime's state and cgroup, the mount, the exec folder.
+
+        The exec folder holds a copy of the exit status, so it goes after container.json has it; while a shim still
+        stores the output of some process of the host, it stays, since the shim's socket is in it.
+        """
+        try:
+            await self._runtime_delete(self.runtime_of(container), container.id)
+            if not container.removed:
+                await self._world.writer.saved(container)
+            await asyncio.to_thread(_unmount_all, container, keep_exec_dir=not await _is_gone(container.lingering))
+        except (LogdError, OSError) as error:
+            log.warning("not cleaned up: %s", error, extra={"container": container.id})
+
+    async def end_lingering(self, container: Container) -> None:
+        """Take the store from a shim that goes on after its container's exit: the next one needs it."""
+        shim, container.lingering = container.lingering, None
+        if shim is not None and not shim.gone.is_set():
+            await shim.quit()
+            if not await _is_gone(shim, QUIT_WAIT_S):
+                raise LogdError(f"the last shim of container {container.id} does not end; is its disk stuck?")
+
+    async def delete_stray(self, container_id: str, *, force: bool) -> bool:
+        """Remove what the default runtime keeps of a container that is not known; false if it refuses."""
+        runtime = self._command_line(self._world.config.default_runtime)
+        return await self._runtime_delete(runtime, container_id, force=force)
+
+    async def _runtime_delete(self, runtime: tuple[str, ...], container_id: str, *, force: bool = True) -> bool:
+        """Have the runtime forget a container: politely, then by force. False if it does not."""
+        argv = delete_argv(runtime, container_id)
+        attempts = [argv, [*argv[:-1], "--force", argv[-1]]] if force else [argv]
+        for attempt in attempts:
+            code, words = await _run(attempt)
+            if code == 0:
+                return True
+            log.debug("%s: %s", " ".join(attempt), words)
+        return False
+
+    def signal(self, container: Container, number: int) -> bool:
+        """Send a signal; False if the process is gone already. Raises Conflict if nothing runs."""
+        if not container.state.running or container.shim is None:
+            raise Conflict(f"container {container.id} is not running")
+        try:
+            container.shim.signal(number)
+        except ProcessLookupError:
+            return False
+        self._world.tell(container, "kill", {"signal": str(number)})
+        return True
+
+    async def kill(self, container: Container, text: str) -> None:
+        """Send a signal by name or number, SIGKILL by default, after which the exit is awaited for a short while."""
+        number = parse_signal(text) if text else signal.SIGKILL
+        self.signal(container, number)
+        container.stop_asked = True
+        if number == signal.SIGKILL:
+            await self.await_exit(container, KILL_WAIT_S)
+
+    async def await_exit(self, container: Container, timeout_s: float | None) -> bool:
+        """Wait for the exit and the end of the output; False if it takes longer."""
+        future = container.wait("not-running")
+        try:
+            await asyncio.wait_for(future, timeout_s)
+        except TimeoutError:
+            return False
+        return True
+
+    async def stop(self, container: Container, signal_name: str | None, timeout_s: int | None) -> None:
+        """Ask a container to stop, and kill it after the timeout. Raises NotModified if it does not run."""
+        if not container.state.running:
+            raise NotModified("container is already stopped")
+        number = parse_signal(signal_name) if signal_name else stop_signal_of(container.spec.stop_signal)
+        if timeout_s is None:
+            timeout_s = container.spec.stop_timeout
+        if timeout_s is None:
+            timeout_s = self._world.config.default_stop_timeout
+        container.stop_asked = True
+        with contextlib.suppress(Conflict):
+            self.signal(container, number)
+        if not await self.await_exit(container, timeout_s if timeout_s >= 0 else None):
+            log.info(
+                "%s did not stop in %d s, killing it", container.name, timeout_s, extra={"container": container.id}
+            )
+            with contextlib.suppress(Conflict):
+                self.signal(container, signal.SIGKILL)
+            if not await self.await_exit(container, DRAIN_WAIT_S + KILL_WAIT_S):
+                raise LogdError(f"cannot stop container: {container.name}: tried to kill it, but saw no exit")
+        self._world.tell(container, "stop")
+
+    async def restart(self, container: Container, signal_name: str | None, timeout_s: int | None) -> None:
+        """Stop a container if it runs, and start it."""
+        container.restart_asked = True
+        try:
+            with contextlib.suppress(NotModified):
+                await self.stop(container, signal_name, timeout_s)
+        finally:
+            container.restart_asked = False
+        with contextlib.suppress(NotModified):
+            await self.start(container)
+        self._world.tell(container, "restart")
+
+
+def _check_startable(container: Container) -> None:
+    state = container.state
+    if state.paused:
+        raise Conflict("cannot start a paused container, try unpause instead")
+    if state.running:
+        raise NotModified("container is already running")
+    if state.removing or state.dead or container.removed:
+        raise Conflict("container is marked for removal and cannot be started")
+
+
+def _wants_init(container: Container, default: bool) -> bool:
+    return default if container.host.init is None else container.host.init
+
+
+async def _is_gone(shim: Shim | None, timeout_s: float = GONE_WAIT_S) -> bool:
+    """Tell whether a shim has ended, or does so soon."""
+    if shim is None:
+        return True
+    with contextlib.suppress(TimeoutError):
+        await asyncio.wait_for(shim.gone.wait(), timeout_s)
+    return shim.gone.is_set()
+
+
+async def _run(argv: Sequence[str]) -> tuple[int, str]:
+    """Run a command of the runtime, for a bounded time; return its exit code and what it complained of."""
+    process = await asyncio.create_subprocess_exec(
+        *argv, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE
+    )
+    try:
+        _, words = await asyncio.wait_for(process.communicate(), RUNTIME_WAIT_S)
+    except TimeoutError:
+        process.kill()
+        await process.wait()
+        return -1, f"no answer in {RUNTIME_WAIT_S:.0f} s"
+    return process.returncode or 0, words.decode(errors="replace").strip()
+
+
+def _unmount_all(container: Container, *, keep_exec_dir: bool = False) -> None:
+    unmount(container.rootfs)
+    if not keep_exec_dir:
+        shutil.rmtree(container.exec_dir, ignore_errors=True)

@@ -1,0 +1,108 @@
+"""What a container runs: the request, completed from the image's configuration and the daemon's settings.
+
+Source: Docker's reference for `docker run` ("Overriding image defaults"); the messages are dockerd's.
+"""
+
+import os
+import posixpath
+
+import msgspec
+
+from logd.config import DaemonConfig
+from logd.engine.logopts import resolve
+from logd.engine.signals import parse_signal
+from logd.errors import InvalidParameter
+from logd.spec import ContainerSpec, HostConfig, RestartPolicy
+
+MIN_HEALTH_NS = 1_000_000
+"""Docker's least interval, 1 ms."""
+
+
+def check_request(spec: ContainerSpec, host: HostConfig) -> None:
+    """Refuse, with InvalidParameter in dockerd's words, what can't be right with any image."""
+    if spec.working_dir and not spec.working_dir.startswith("/"):
+        raise InvalidParameter(
+            f"the working directory '{spec.working_dir}' is invalid, it needs to be an absolute path"
+        )
+    if spec.stop_signal:
+        parse_signal(spec.stop_signal)
+    for variable in spec.env:
+        if not variable or variable.startswith("="):
+            raise InvalidParameter(f"invalid environment variable: {variable}")
+    if host.auto_remove and host.restart_policy.name not in {"", "no"}:
+        raise InvalidParameter("can't create 'AutoRemove' container with restart policy")
+    if "" in host.annotations:
+        raise InvalidParameter("invalid Annotations: the empty string is not permitted as an annotation key")
+    if (health := spec.healthcheck) is None:
+        return
+    if health.retries < 0:
+        raise InvalidParameter("Retries in Healthcheck cannot be negative")
+    for name in ("interval", "timeout", "start_period", "start_interval"):
+        if 0 != getattr(health, name) < MIN_HEALTH_NS:
+            words = "".join(word.capitalize() for word in name.split("_"))
+            raise InvalidParameter(f"{words} in Healthcheck cannot be less than 1ms")
+
+
+def merge_image(spec: ContainerSpec, image: ContainerSpec) -> ContainerSpec:
+    """Return the request with what it leaves open taken from the image; raises InvalidParameter without a command."""
+    reset = spec.entrypoint == [""]  # `--entrypoint ""`: neither the image's entrypoint nor its command
+    inherits = not spec.entrypoint
+    merged = msgspec.structs.replace(
+        spec,
+        user=spec.user or image.user,
+        exposed_ports={**image.exposed_ports, **spec.exposed_ports},
+        env=_merge_env(spec.env, image.env),
+        labels={**image.labels, **spec.labels},
+        cmd=image.cmd if inherits and not spec.cmd else spec.cmd,
+        entrypoint=[] if reset else image.entrypoint if inherits else spec.entrypoint,
+        healthcheck=spec.healthcheck or image.healthcheck,
+        working_dir=_clean(spec.working_dir or image.working_dir),
+        volumes={**image.volumes, **spec.volumes},
+        stop_signal=spec.stop_signal or image.stop_signal,
+    )
+    if not merged.entrypoint and not merged.cmd:
+        raise InvalidParameter("no command specified")
+    return merged
+
+
+def _clean(path: str) -> str:
+    return "/" + posixpath.normpath(path).lstrip("/") if path else ""
+
+
+def _merge_env(asked: list[str], inherited: list[str]) -> list[str]:
+    """Return what was asked, then what the image has besides (a name without `=` removes it)."""
+    names = {variable.partition("=")[0] for variable in asked}
+    return [*asked, *(one for one in inherited if one.partition("=")[0] not in names)]
+
+
+def complete_spec(spec: ContainerSpec, host: HostConfig, container_id: str) -> ContainerSpec:
+    """Return the request with a host name: the host's own where its network is shared, else the short id."""
+    if spec.hostname:
+        return spec
+    shares = host.network_mode == "host" or host.uts_mode == "host"
+    return msgspec.structs.replace(spec, hostname=os.uname().nodename if shares else container_id[:12])
+
+
+def complete_host(host: HostConfig, config: DaemonConfig) -> HostConfig:
+    """Return the host's part with dockerd's defaults filled in, as inspect shows them; checks the log-opts."""
+    runtime = host.runtime or config.default_runtime
+    if runtime not in config.runtimes:
+        raise InvalidParameter(
+            f"unknown or invalid runtime name: {runtime} (known: {', '.join(sorted(config.runtimes))})"
+        )
+    return msgspec.structs.replace(
+        host,
+        log_config=resolve(host.log_config, config),
+        network_mode="bridge" if host.network_mode in {"", "default"} else host.network_mode,
+        restart_policy=host.restart_policy if host.restart_policy.name else RestartPolicy(name="no"),
+        runtime=runtime,
+        shm_size=host.shm_size or config.default_shm_size,
+        ipc_mode=host.ipc_mode or "private",
+        memory_swap=host.memory * 2 if host.memory > 0 and not host.memory_swap else host.memory_swap,
+    )
+
+
+def command_of(spec: ContainerSpec) -> tuple[str, list[str]]:
+    """Return the program and its arguments: the entrypoint, then the command."""
+    argv = [*spec.entrypoint, *spec.cmd]
+    return argv[0], argv[1:]

@@ -1,0 +1,195 @@
+"""Find everything again when the daemon starts: containers from their folders, processes from their shims.
+
+What is on disk decides, never a pid alone. A container whose process is gone has the exit that its shim recorded, or
+else "unknown": exit code 255, and inspect's Error says why.
+"""
+
+import asyncio
+import contextlib
+import logging
+import shutil
+import signal
+import subprocess
+import time
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Final
+
+import orjson
+
+from logd.container import EXIT_UNKNOWN, Container, UnreadableRecord, read_record
+from logd.engine.lifecycle import Lifecycle
+from logd.engine.removal import Removal, delete_folder
+from logd.engine.world import World
+from logd.errors import Conflict, LogdError
+from logd.logstore.reader import end_positions
+from logd.runtime.protocol import ExitStatus, read_exit_status
+from logd.runtime.supervisor import Shim
+
+log = logging.getLogger(__name__)
+
+ADOPTIONS: Final = 16
+"""Containers looked after at once."""
+STATE_WAIT_S: Final = 10.0
+UNKNOWN_WORDS: Final = "exit status unknown: the container ended unobserved while logd was not running"
+
+
+class Restore:
+    """What the engine does once, before its first request."""
+
+    def __init__(self, world: World, lifecycle: Lifecycle, removal: Removal) -> None:
+        self._world = world
+        self._lifecycle = lifecycle
+        self._removal = removal
+
+    async def run(self) -> None:
+        """Enter all containers into the registry, adopt what runs, record what ended, clear away what was half done."""
+        await asyncio.to_thread(_make_folders, self._world)
+        containers = await asyncio.to_thread(self._read_all)
+        for container in containers:
+            self._register(container)
+        places = asyncio.Semaphore(ADOPTIONS)
+        await asyncio.gather(*(self._find(container, places) for container in containers))
+        await self._clear_strays({container.id for container in containers})
+        self._world.tasks.start(self._empty_trash(), "deletion of the trash")
+
+    def _read_all(self) -> list[Container]:
+        """Read all folders (blocks)."""
+        world = self._world
+        containers = []
+        for folder in sorted(world.containers_dir.iterdir()):
+            try:
+                containers.append(Container(read_record(folder), folder, world.exec_dir / folder.name))
+            except FileNotFoundError:
+                log.warning("clearing away %s, whose creation was interrupted", folder)
+                folder.rename(_free_name(world.trash_dir / folder.name))
+            except (UnreadableRecord, OSError) as error:
+                log.error("a container is left out: %s", error)  # noqa: TRY400 - the reason is enough
+        return containers
+
+    def _register(self, container: Container) -> None:
+        registry = self._world.registry
+        try:
+            registry.reserve(container.name, container.id)
+        except Conflict:  # written by hand: dockerd too gives it another name
+            log.warning("the name %s is taken twice, giving another", container.name, extra={"container": container.id})
+            container.name = registry.reserve_generated(container.id)
+        registry.add(container)
+
+    async def _find(self, container: Container, places: asyncio.Semaphore) -> None:
+        async with places:
+            try:
+                await self._find_process(container)
+            except (LogdError, OSError) as error:
+                log.error("can't restore: %s", error, extra={"container": container.id}, exc_info=True)
+
+    async def _find_process(self, container: Container) -> None:
+        state = container.state
+        has_exec_dir = await asyncio.to_thread(container.exec_dir.exists)
+        container.ended_positions = await asyncio.to_thread(end_positions, str(container.log_dir))
+        if not (state.running or state.starting or has_exec_dir):
+            await self._after_end(container)
+            return
+        launch = self._lifecycle.launch_of(container)
+        shim = await self._world.supervisor.adopt(container.id, launch)
+        if shim is None:
+            await self._record_exit(container)
+        elif not (state.running or state.starting):  # only its output goes on
+            container.lingering = shim
+            await self._lifecycle.end_lingering(container)
+            await self._lifecycle.clean_up(container)
+            await self._after_end(container)
+        elif state.running or shim.exited.done():
+            self._lifecycle.took_off(container, shim, state.started_ns or time.time_ns())
+        else:
+            await self._resolve_start(container, shim)
+
+    async def _resolve_start(self, container: Container, shim: Shim) -> None:
+        """Decide on a start whose end the last daemon did not record: the runtime knows if the command was let go."""
+        if await self._runtime_status(container) == "running":
+            self._lifecycle.took_off(container, shim, time.time_ns())
+            return
+        log.warning("undoing a start that was interrupted", extra={"container": container.id})
+        with contextlib.suppress(ProcessLookupError):
+            shim.signal(signal.SIGKILL)
+        await asyncio.wait({shim.exited}, timeout=STATE_WAIT_S)
+        container.state.starting = False
+        container.state.error, container.state.exit_code = "the start was interrupted by the end of the daemon", 128
+        self._world.writer.save(container)
+        await self._lifecycle.clean_up(container)
+        await self._after_end(container)
+
+    async def _runtime_status(self, container: Container) -> str:
+        argv = [*self._lifecycle.runtime_of(container), "state", container.id]
+        process = await asyncio.create_subprocess_exec(
+            *argv, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL
+        )
+        try:
+            output, _ = await asyncio.wait_for(process.communicate(), STATE_WAIT_S)
+        except TimeoutError:
+            process.kill()
+            await process.wait()
+            return ""
+        with contextlib.suppress(orjson.JSONDecodeError):
+            return str(orjson.loads(output).get("status", ""))
+        return ""
+
+    async def _record_exit(self, container: Container) -> None:
+        """Enter how a process ended that is gone, from what its shim left."""
+        state = container.state
+        status = await asyncio.to_thread(read_exit_status, str(container.exec_dir), str(container.dir))
+        was_running = state.running or (state.starting and status is not None and status.run == container.run)
+        if not was_running:
+            state.starting = False
+            await self._lifecycle.clean_up(container)
+            await self._after_end(container)
+            return
+        if status is None or status.run != container.run or not status.known:
+            finished_ns = status.finished_ns if status is not None and status.run == container.run else 0
+            status = ExitStatus(EXIT_UNKNOWN, None, False, finished_ns, known=False, run=container.run)
+            state.error = UNKNOWN_WORDS
+        state.started_ns = state.started_ns or status.finished_ns or time.time_ns()
+        self._lifecycle.landed(container, status)
+        await self._lifecycle.ended(container)
+
+    async def _after_end(self, container: Container) -> None:
+        """Finish the removal of a container that is not running and was to be removed at its end."""
+        if container.host.auto_remove and (container.state.started_ns or container.run):
+            await self._removal.auto_remove(container)
+
+    async def _clear_strays(self, known: set[str]) -> None:
+        """Remove what is left in the exec-root of containers that were removed, but never a process that runs."""
+        for folder in await asyncio.to_thread(_list, self._world.exec_dir):
+            if folder.name in known:
+                continue
+            if (self._world.containers_dir / folder.name).exists():
+                continue  # a container that can't be read
+            removed = (self._world.trash_dir / folder.name).exists()
+            if await self._lifecycle.delete_stray(folder.name, force=removed):
+                await asyncio.to_thread(shutil.rmtree, folder, ignore_errors=True)
+            else:
+                log.error("%s belongs to no container, but its process may live: left alone", folder)
+
+    async def _empty_trash(self) -> None:
+        for folder in await asyncio.to_thread(_list, self._world.trash_dir):
+            await asyncio.to_thread(delete_folder, folder)
+
+
+def _list(folder: Path) -> Iterable[Path]:
+    return sorted(folder.iterdir())
+
+
+def _free_name(path: Path) -> Path:
+    """Return a name in the trash that is not taken."""
+    return path if not path.exists() else path.with_name(f"{path.name}.{time.time_ns()}")
+
+
+def _make_folders(world: World) -> None:
+    for folder, mode in (
+        (world.containers_dir, 0o710),
+        (world.volumes_dir, 0o701),
+        (world.trash_dir, 0o700),
+        (world.exec_dir, 0o710),
+    ):
+        folder.mkdir(parents=True, exist_ok=True)
+        folder.chmod(mode)

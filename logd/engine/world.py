@@ -1,0 +1,70 @@
+"""What the verbs share: settings, neighbours, the registry, and where things are kept on disk."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from logd.config import DaemonConfig
+from logd.container import Container
+from logd.engine.names import Registry
+from logd.engine.saving import StateWriter
+from logd.engine.tasks import Tasks
+from logd.events import EventBus
+from logd.images.image import ContainerUse
+from logd.images.store import ImageStore
+from logd.logstore.follow import Watcher
+from logd.runtime.supervisor import Supervisor
+
+
+@dataclass
+class World:
+    """Built once by the engine, handed to each part of it."""
+
+    config: DaemonConfig
+    images: ImageStore
+    supervisor: Supervisor
+    events: EventBus
+    watcher: Watcher
+    registry: Registry = field(default_factory=Registry)
+    tasks: Tasks = field(default_factory=Tasks)
+    creating: set[Container] = field(default_factory=set)
+    """Not in the registry yet, but their images are in use."""
+    closing: bool = False
+    """The daemon stops: containers and their standard input stay as they are."""
+    writer: StateWriter = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.writer = StateWriter(self.tasks)
+
+    @property
+    def containers_dir(self) -> Path:
+        """Where each container has its folder."""
+        return self.config.data_root / "containers"
+
+    @property
+    def volumes_dir(self) -> Path:
+        """Where the content of volumes is."""
+        return self.config.data_root / "volumes"
+
+    @property
+    def trash_dir(self) -> Path:
+        """Where folders wait for their deletion."""
+        return self.config.data_root / "trash"
+
+    @property
+    def exec_dir(self) -> Path:
+        """Where what belongs to processes is, a folder for each container."""
+        return self.config.exec_root / "containers"
+
+    def image_users(self, image_id: str) -> list[ContainerUse]:
+        """Return the containers of an image, those that are being made too (the images' `InUse`)."""
+        containers = (*self.registry.all(), *self.creating)
+        return [ContainerUse(one.id, one.state.running) for one in containers if one.image_id == image_id]
+
+    def tell(self, container: Container, action: str, attributes: Mapping[str, str] | None = None) -> None:
+        """Publish an event of a container with the attributes that Docker gives each: labels, image, name."""
+        named = {**(attributes or {}), **container.spec.labels}
+        if container.spec.image:
+            named["image"] = container.spec.image
+        named["name"] = container.name
+        self.events.publish("container", action, container.id, named)
