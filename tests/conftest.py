@@ -82,6 +82,13 @@ class Daemon:
                 return
         raise AssertionError(f"the daemon did not say {state}:\n{self.log()}")
 
+    def forget_states(self) -> None:
+        """Leave unread what the daemon has told so far."""
+        self._ear.setblocking(False)
+        with contextlib.suppress(BlockingIOError):
+            while self._ear.recv(4096):
+                pass
+
     def stop(self) -> int:
         """Ask the daemon to stop, and return its exit status. Containers go on."""
         assert self.process is not None
