@@ -3,7 +3,7 @@
 import signal
 import sys
 from collections.abc import Sequence
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from logd.cli import terminal
 from logd.cli.client import Client
@@ -19,7 +19,10 @@ from logd.cli.printers import (
     write_all,
 )
 from logd.cli.streams import Container, LogStream
-from logd.errors import InvalidParameter, LogdError
+from logd.errors import InvalidParameter, LogdError, NotFound
+
+if TYPE_CHECKING:
+    from logd.cli.arrivals import Arrivals
 
 HELP: Final = """\
 Usage:  logs [OPTIONS] CONTAINER...
@@ -29,7 +32,8 @@ Show the logs of containers. Several containers are interleaved by time, each li
 A CONTAINER is a name, an id or the beginning of one, or a glob such as 'web-*'.
 
 Which lines:
-  -f, --follow          Go on with what comes, until the containers end
+  -f, --follow          Go on with what comes, until the containers end; with a glob, a label or
+                        --all, containers that start later join in
   -n, --tail N          Only the last N lines of each container (default "all")
       --since TIME      Only what came at TIME or later
       --until TIME      Only what came before TIME
@@ -101,32 +105,55 @@ def run(options: Options) -> int:
     client = Client(options.host)
     if options.action == "complete":
         return complete(client)
-    containers = chosen(client, options)
+    if len(options.containers) == 1 and not (options.open_ended or options.as_json or options.after):
+        name = options.containers[0]  # it is left to the daemon, which saves a request
+        return show(client, options, [Container(name, "", name)], None)
+    return show_chosen(client, options)
+
+
+def show_chosen(client: Client, options: Options) -> int:
+    """Find out which containers are meant, and show their logs."""
+    from logd.cli.arrivals import Arrivals  # noqa: PLC0415  # brings json
+    from logd.cli.pattern import Choice, choose  # noqa: PLC0415
+
+    choice = Choice(options.containers, options.labels, options.every)
+    if not options.follow or not options.open_ended or options.until_ns is not None:
+        return show(client, options, choose(client, choice), None)
+    arrivals = Arrivals(client, choice)
+    arrivals.open()
+    try:
+        containers = choose(client, choice)
+    except NotFound as error:
+        complain(f"{error} yet: waiting")
+        containers = []
+    return show(client, options, containers, arrivals)
+
+
+def show(client: Client, options: Options, containers: Sequence[Container], arrivals: "Arrivals | None") -> int:
+    """Show the logs of the containers, and of those that arrive. Return the exit status."""
+
+    def opened(container: Container, after: tuple[int, int] | None) -> LogStream:
+        query = {name: value for name, value in options.query.items() if name != "tail"}
+        stream = LogStream(client, container, query, after)
+        stream.open()
+        return stream
+
     streams = [LogStream(client, one, options.query, after) for one, after in starts(containers, options)]
-    printer = make_printer(options, containers)
+    printer = make_printer(options, containers, several=len(containers) > 1 or arrivals is not None)
     for stream in streams:
         stream.open()
     if terminal_may_be_coloured(printer):
         signal.signal(signal.SIGINT, lambda *_: interrupted(printer))
-    if len(streams) == 1:
+    if len(streams) == 1 and arrivals is None:
         show_one(streams[0], printer)
-        broken = []
     else:
-        broken = show_merged(streams, printer, follow=options.follow)
+        from logd.cli.merge import Merger  # noqa: PLC0415  # for several only
+
+        merger = Merger(streams, follow=options.follow, arrivals=arrivals, opener=opened)
+        for stream, event in merger.events():
+            printer.show(stream, [event])
     printer.finish()
-    for stream, error in broken:
-        complain(f"{stream.container.name}: {error}")
-    return 1 if broken or printer.failed else 0
-
-
-def chosen(client: Client, options: Options) -> list[Container]:
-    """Return the containers meant. A single name is left to the daemon, which saves a request."""
-    from logd.cli.pattern import choose, is_glob  # noqa: PLC0415  # brings json
-
-    words = options.containers
-    if len(words) == 1 and not (is_glob(words[0]) or options.labels or options.as_json or options.after):
-        return [Container(words[0], "", words[0])]
-    return choose(client, words, options.labels, every=options.every)
+    return 1 if printer.failed else 0
 
 
 def starts(containers: Sequence[Container], options: Options) -> list[tuple[Container, tuple[int, int] | None]]:
@@ -141,14 +168,13 @@ def starts(containers: Sequence[Container], options: Options) -> list[tuple[Cont
     return [(one, places.get(one.id)) for one in containers]
 
 
-def make_printer(options: Options, containers: Sequence[Container]) -> Printer:
+def make_printer(options: Options, containers: Sequence[Container], *, several: bool) -> Printer:
     """Return the printer for the options."""
     notices = Notices()
     if options.as_json:
         return JsonPrinter(notices)
-    several = len(containers) > 1
     if several or options.timestamps:
-        names = [one.name for one in containers] if several else []
+        names = [one.name for one in containers] if several else None
         return PrefixPrinter(notices, names, timestamps=options.timestamps, raw=options.raw, colour=options.colour)
     return ExactPrinter(notices, raw=options.raw)
 
@@ -157,16 +183,6 @@ def show_one(stream: LogStream, printer: Printer) -> None:
     """Show one container's log as it arrives."""
     while not stream.ended:
         printer.show(stream, stream.receive())
-
-
-def show_merged(streams: Sequence[LogStream], printer: Printer, *, follow: bool) -> list[tuple[LogStream, LogdError]]:
-    """Show several logs by time. Return those that broke."""
-    from logd.cli.merge import Merger  # noqa: PLC0415  # for several only
-
-    merger = Merger(streams, follow=follow)
-    for stream, event in merger.events():
-        printer.show(stream, [event])
-    return merger.failures
 
 
 def terminal_may_be_coloured(printer: Printer) -> bool:

@@ -9,12 +9,19 @@ import heapq
 import select
 import time
 from collections import deque
-from collections.abc import Iterator, Sequence
-from typing import Final
+from collections.abc import Callable, Iterator, Sequence
+from typing import TYPE_CHECKING, Final
 
-from logd.cli.frames import Event
-from logd.cli.streams import LogStream
+from logd.cli.client import Refused
+from logd.cli.frames import Event, Failure
+from logd.cli.streams import Container, LogStream
 from logd.errors import LogdError
+
+if TYPE_CHECKING:
+    from logd.cli.arrivals import Arrivals
+
+Opener = Callable[[Container, tuple[int, int] | None], LogStream]
+"""Opens the stream of a container from the positions of stdout and stderr, or from its beginning."""
 
 SETTLE_S: Final = 0.1
 """A container that sent nothing for so long has caught up: the daemon reads the past at gigabytes a second."""
@@ -23,9 +30,15 @@ SETTLE_S: Final = 0.1
 class Merger:
     """Merges open streams. Each has at most the events of one receive waiting, so that a slow reader costs nothing."""
 
-    def __init__(self, streams: Sequence[LogStream], *, follow: bool) -> None:
-        self.failures: list[tuple[LogStream, LogdError]] = []
-        """Streams that broke; the others go on."""
+    def __init__(
+        self,
+        streams: Sequence[LogStream],
+        *,
+        follow: bool,
+        arrivals: "Arrivals | None" = None,
+        opener: Opener | None = None,
+    ) -> None:
+        """With `arrivals`, containers that start are joined; `opener` opens the stream of one."""
         self._follow = follow
         self._started_ns = time.time_ns()
         self._queues: dict[LogStream, deque[Event]] = {}
@@ -36,19 +49,22 @@ class Merger:
         self._poll = select.poll()
         self._asked: dict[int, LogStream] = {}  # by descriptor: nothing waiting, polled
         self._unread: set[LogStream] = set()  # bytes lie in the process already; the descriptor may stay silent
+        self._arrivals = arrivals
+        self._opener = opener
+        self._latest: dict[str, LogStream] = {}  # by the container's id
+        self._again: set[str] = set()  # ids of containers that started anew before their stream had ended
         for stream in streams:
-            self.add(stream)
-
-    def add(self, stream: LogStream) -> None:
-        """Merge one more open stream from now on."""
-        self._order[stream] = len(self._order)
-        self._queues[stream] = deque()
-        self._behind.add(stream)
-        self._ask(stream)
+            self._behind.add(stream)
+            self._add(stream)
+        if arrivals is not None:
+            self._poll.register(arrivals.fileno(), select.POLLIN)
 
     def events(self) -> Iterator[tuple[LogStream, Event]]:
-        """Yield the events of all streams until all have ended."""
-        while self._queues:
+        """Yield the events of all streams until all have ended; with arrivals, for ever.
+
+        A stream that breaks ends with a Failure; the others go on.
+        """
+        while self._queues or self._arrivals is not None:
             self._receive()
             if self._heads and not self._missing:
                 yield from self._emit()
@@ -73,7 +89,8 @@ class Merger:
 
     def _patience_ms(self) -> float | None:
         """Return how long to wait for more: 0 while something can be given out, None for ever."""
-        if self._unread or (self._heads and not self._missing):
+        arrived = self._arrivals is not None and self._arrivals.pending
+        if arrived or self._unread or (self._heads and not self._missing):
             return 0
         if self._follow and self._missing:
             return max(0.0, min(self._missing.values()) + SETTLE_S - time.monotonic()) * 1000
@@ -82,8 +99,11 @@ class Merger:
     def _receive(self) -> None:
         """Take what has come on the streams that have nothing waiting."""
         ready = set(self._unread)
-        if self._asked:
-            ready.update(self._asked[number] for number, _ in self._poll.poll(self._patience_ms()))
+        if self._asked or self._arrivals is not None:
+            found = {self._asked.get(number) for number, _ in self._poll.poll(self._patience_ms())}
+            if None in found or (self._arrivals is not None and self._arrivals.pending):
+                self._welcome()
+            ready.update(stream for stream in found if stream is not None)
         now = time.monotonic()
         for stream in ready:
             self._take(stream)
@@ -93,18 +113,46 @@ class Merger:
                     del self._missing[stream]
                     self._behind.discard(stream)
 
+    def _welcome(self) -> None:
+        """Join the containers that have started."""
+        assert self._arrivals is not None
+        self._poll.unregister(self._arrivals.fileno())
+        started = self._arrivals.receive()
+        self._poll.register(self._arrivals.fileno(), select.POLLIN)
+        for container in started:
+            if self._latest.get(container.id) in self._queues:
+                self._again.add(container.id)
+            else:
+                self._join(container)
+
+    def _join(self, container: Container) -> None:
+        """Follow a container from its beginning, or from where its last stream ended."""
+        assert self._opener is not None
+        earlier = self._latest.get(container.id)
+        try:
+            self._add(self._opener(container, earlier.positions if earlier else None))
+        except Refused as error:
+            if error.status != 404:  # else it has ended and is removed already
+                raise
+
+    def _add(self, stream: LogStream) -> None:
+        self._order[stream] = len(self._order)
+        self._queues[stream] = deque()
+        self._latest[stream.container.id] = stream
+        self._ask(stream)
+
     def _take(self, stream: LogStream) -> None:
         descriptor = stream.fileno()
         self._poll.unregister(descriptor)
         del self._asked[descriptor]
         self._unread.discard(stream)
         self._missing.pop(stream, None)
+        events: Sequence[Event]
         try:
             events = stream.receive()
         except LogdError as error:
-            self.failures.append((stream, error))
-            self._drop(stream)
-            return
+            stream.ended = True
+            events = [Failure(0, str(error))]
         if events:
             self._queues[stream].extend(events)
             heapq.heappush(self._heads, (events[0].time_ns, self._order[stream], stream))
@@ -127,3 +175,6 @@ class Merger:
         self._behind.discard(stream)
         self._missing.pop(stream, None)
         stream.close()
+        if stream.container.id in self._again:
+            self._again.discard(stream.container.id)
+            self._join(stream.container)

@@ -9,6 +9,8 @@ from logd.cli.client import Query
 from logd.cli.frames import parse_cursor
 from logd.errors import InvalidParameter
 
+GLOB: Final = frozenset("*?[")
+"""Characters of patterns; container names have none of them."""
 SHORT: Final = "fn:tg:al:H:hV"
 LONG: Final = (
     "follow", "tail=", "since=", "until=", "timestamps", "grep=", "stream=", "json", "after=", "raw", "all", "label=",
@@ -42,6 +44,11 @@ class Options(NamedTuple):
     host: str | None = None
     action: str = "show"
     """`show`, `help`, `version` or `complete`."""
+
+    @property
+    def open_ended(self) -> bool:
+        """Say whether containers are chosen by a glob, a label or --all, so that more may come."""
+        return self.every or bool(self.labels) or any(not GLOB.isdisjoint(word) for word in self.containers)
 
     @property
     def query(self) -> Query:

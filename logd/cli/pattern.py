@@ -3,34 +3,59 @@
 import json
 from collections.abc import Iterable, Sequence
 from fnmatch import fnmatchcase
-from typing import Any
+from typing import Any, NamedTuple
 
 from logd.cli.client import Client, quote
+from logd.cli.options import GLOB
 from logd.cli.streams import Container
 from logd.errors import NotFound
 
-_GLOB = frozenset("*?[")
-
 
 def is_glob(text: str) -> bool:
-    """Say whether `text` is a pattern: container names have none of these characters."""
-    return not _GLOB.isdisjoint(text)
+    """Say whether `text` is a pattern."""
+    return not GLOB.isdisjoint(text)
 
 
-def choose(client: Client, words: Sequence[str], labels: Sequence[str], *, every: bool) -> list[Container]:
-    """Return the containers meant, without repeats: in the order of `words`, else the oldest first.
+class Choice(NamedTuple):
+    """What was asked for: words are names, ids, beginnings of ids and globs; labels (all of them) narrow it."""
 
-    Labels (`key` or `key=value`, all of them) narrow the choice. Raises NotFound for a word or a choice that is empty,
-    but for `every` on a host without containers.
+    words: tuple[str, ...]
+    labels: tuple[str, ...]
+    every: bool
+
+    @property
+    def open_ended(self) -> bool:
+        """Say whether a container that does not exist yet may belong to it."""
+        return self.every or bool(self.labels) or any(map(is_glob, self.words))
+
+    def fits(self, container: Container) -> bool:
+        """Say whether a container that has the labels belongs to it."""
+        return not self.words or any(
+            fnmatchcase(container.name, word) if is_glob(word) else word in {container.name, container.id}
+            for word in self.words
+        )
+
+
+def choose(client: Client, choice: Choice) -> list[Container]:
+    """Return the containers meant, without repeats: in the order of the words, else the oldest first.
+
+    Raises NotFound for a word or a choice that fits none, but for all on a host without containers.
     """
-    if not labels and not any(map(is_glob, words)) and not every:
+    words, labels = choice.words, choice.labels
+    if not choice.open_ended:
         return _unique(_asked(client, word) for word in words)
-    listed = [_listed(item) for item in _list(client, labels)]
+    listed = [_listed(item) for item in listing(client, labels)]
     if not words:
-        if not listed and not every:
+        if not listed and not choice.every:
             raise NotFound(f"no container has the label {' and '.join(map(repr, labels))}")
         return listed
     return _unique(container for word in words for container in _matching(word, listed, labels))
+
+
+def running(client: Client, choice: Choice) -> list[Container]:
+    """Return the containers of the choice that run."""
+    found = [_listed(item) for item in listing(client, choice.labels) if item.get("State") == "running"]
+    return [one for one in found if choice.fits(one)]
 
 
 def _matching(word: str, listed: list[Container], labels: Sequence[str]) -> list[Container]:
@@ -52,7 +77,8 @@ def _named(word: str, listed: list[Container]) -> list[Container]:
     return exact or begun
 
 
-def _list(client: Client, labels: Sequence[str]) -> list[Any]:
+def listing(client: Client, labels: Sequence[str]) -> list[Any]:
+    """Return Docker's items of all containers with the labels, the oldest first."""
     filters = json.dumps({"label": list(labels)}) if labels else None
     items: list[Any] = client.json("GET", "/containers/json", {"all": True, "filters": filters})
     return sorted(items, key=lambda item: int(item.get("Created", 0)))

@@ -109,9 +109,15 @@ class PrefixPrinter:
     """Lines with a prefix: the container's name, the time, or both."""
 
     def __init__(
-        self, notices: Notices, names: Sequence[str], *, timestamps: bool, raw: bool, colour: str = "auto"
+        self,
+        notices: Notices,
+        names: Sequence[str] | None,
+        *,
+        timestamps: bool,
+        raw: bool,
+        colour: str = "auto",
     ) -> None:
-        """`names` are those to be told apart; none for a single container, whose lines carry no name."""
+        """`names` are those to be told apart, others may come; None for one container, whose lines carry no name."""
         self.failed = False
         self._notices = notices
         self._timestamps = timestamps
@@ -119,21 +125,11 @@ class PrefixPrinter:
         self._raw = raw
         self._one_place = all(self._terminal.values())  # stdout and stderr are seen in one place
         self._open: dict[int, tuple[LogStream, int]] = {}  # descriptor → whose line is not ended there
-        self._tags: dict[int, dict[str, bytes]] = {}
+        self._tags: dict[tuple[int, str], bytes] = {}
         self._colour = {fd: terminal.wants_colour(colour, fd) for fd in self._terminal}
-        self._width = max(map(len, names), default=0)
-        self._named = bool(names)
-        for name in names:
-            self.add_name(name)
-
-    def add_name(self, name: str) -> None:
-        """Give a container its colour."""
-        for descriptor, is_terminal in self._terminal.items():
-            tags = self._tags.setdefault(descriptor, {})
-            text = f"{terminal.visible(name.ljust(self._width) if is_terminal else name)} | ".encode()
-            if self._colour[descriptor]:
-                text = terminal.name_colour(len(tags)) + text + terminal.RESET
-            tags.setdefault(name, text)
+        self._named = names is not None
+        self._width = max(map(len, names or ()), default=0)
+        self._numbers = {name: index for index, name in enumerate(names or ())}  # → the colour
 
     def show(self, stream: LogStream, events: Sequence[Event]) -> None:
         """Write the events, line by line where they must be."""
@@ -169,12 +165,23 @@ class PrefixPrinter:
         write_all(descriptor, text)
 
     def _prefix(self, stream: LogStream, run: Run) -> bytes:
-        tag = self._tags[run.stream][stream.container.name] if self._named else b""
+        tag = self._tag(run.stream, stream.container.name) if self._named else b""
         if not self._timestamps:
             return tag
         from logd.units import format_time  # noqa: PLC0415  # `logs` without a time need not import it
 
         return tag + format_time(run.time_ns).encode() + b" "
+
+    def _tag(self, descriptor: int, name: str) -> bytes:
+        """Return what stands before the lines of a container."""
+        tag = self._tags.get((descriptor, name))
+        if tag is None:
+            number = self._numbers.setdefault(name, len(self._numbers))
+            tag = f"{terminal.visible(name.ljust(self._width) if self._terminal[descriptor] else name)} | ".encode()
+            if self._colour[descriptor]:
+                tag = terminal.name_colour(number) + tag + terminal.RESET
+            self._tags[descriptor, name] = tag
+        return tag
 
     def _end_line(self, descriptor: int) -> None:
         """End the line of another stream that stands open in the same place."""

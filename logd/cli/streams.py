@@ -5,6 +5,7 @@ goes on after the last byte it was given.
 """
 
 import time
+from collections.abc import Callable
 from typing import Final, NamedTuple
 
 from logd.cli.client import Broken, Client, Query, Refused, Response, Unreachable, quote
@@ -22,6 +23,23 @@ class Container(NamedTuple):
     ref: str
     id: str
     name: str
+
+
+def patiently(connect: Callable[[], None]) -> None:
+    """Connect again to a daemon that went away. Raises what the last try met, after RECONNECT_S."""
+    deadline = time.monotonic() + RECONNECT_S
+    while True:
+        time.sleep(RECONNECT_PAUSE_S)
+        try:
+            connect()
+        except (Unreachable, Broken):
+            if time.monotonic() > deadline:
+                raise
+        except Refused as error:
+            if error.status < 500 or time.monotonic() > deadline:
+                raise
+        else:
+            return
 
 
 def positions_after(event: Event, positions: tuple[int, int]) -> tuple[int, int]:
@@ -96,22 +114,14 @@ class LogStream:
         return not isinstance(event, End)
 
     def _reconnect(self) -> None:
-        """Go on after the last byte. Raises what the last try met, after RECONNECT_S."""
+        """Go on after the last byte."""
         self.close()
         self.after = self.positions
         self._query.pop("tail", None)
         self._query.pop("since", None)
-        deadline = time.monotonic() + RECONNECT_S
-        while True:
-            time.sleep(RECONNECT_PAUSE_S)
-            try:
-                return self.open()
-            except (Unreachable, Broken):
-                if time.monotonic() > deadline:
-                    raise
-            except Refused as error:
-                if error.status == 404:  # removed while the daemon was away: what there was has been read
-                    self.ended = True
-                    return None
-                if error.status < 500 or time.monotonic() > deadline:
-                    raise
+        try:
+            patiently(self.open)
+        except Refused as error:
+            if error.status != 404:
+                raise
+            self.ended = True  # removed while the daemon was away: what there was has been read

@@ -99,27 +99,27 @@ def test_the_past_of_followed_containers_is_merged_by_time(peer: Peer, logs: Log
 
 
 def test_json_has_a_cursor_from_which_after_resumes(peer: Peer, logs: Logs) -> None:
-    identity = peer.container("web", lambda: [
+    whole_id = peer.container("web", lambda: [
         start(100, 50), out(0, 100, b"a\nb\n"), err(1, 50, b"\xff\"\n"), gap(2, 1, 104, 6, "x"), out(3, 110, b"end"),
         END,
     ])  # fmt: skip
     lines = [json.loads(line) for line in logs("--json", "web").stdout.splitlines()]
-    common = {"container": identity, "name": "web"}
+    common = {"container": whole_id, "name": "web"}
     stamp = "2023-11-14T22:13:2{}.000000000Z"
     assert lines == [
-        {"time": stamp.format(0), **common, "stream": "stdout", "line": "a", "cursor": f"{identity}@1:102:50"},
-        {"time": stamp.format(0), **common, "stream": "stdout", "line": "b", "cursor": f"{identity}@1:104:50"},
+        {"time": stamp.format(0), **common, "stream": "stdout", "line": "a", "cursor": f"{whole_id}@1:102:50"},
+        {"time": stamp.format(0), **common, "stream": "stdout", "line": "b", "cursor": f"{whole_id}@1:104:50"},
         {
             "time": stamp.format(1), **common, "stream": "stderr", "line": "\ufffd\"",
-            "line_base64": base64.b64encode(b'\xff"').decode(), "cursor": f"{identity}@1:104:53",
+            "line_base64": base64.b64encode(b'\xff"').decode(), "cursor": f"{whole_id}@1:104:53",
         },
         {
             "time": stamp.format(3), **common, "stream": "stdout", "line": "end", "partial": True,
-            "cursor": f"{identity}@1:113:53",
+            "cursor": f"{whole_id}@1:113:53",
         },
     ]  # fmt: skip
     logs("--json", "--after", lines[2]["cursor"], "web")
-    assert peer.queries(f"/logd/containers/{identity}/logs")[-1]["after"] == "104,53"
+    assert peer.queries(f"/logd/containers/{whole_id}/logs")[-1]["after"] == "104,53"
 
 
 def test_cursors_of_several_containers_go_to_their_own(peer: Peer, logs: Logs) -> None:
@@ -192,10 +192,14 @@ def test_a_wrong_option_is_usage(logs: Logs) -> None:
     assert b"logs --help" in done.stderr
 
 
+def identity(name: str) -> str:
+    return name.encode().hex().ljust(64, "0")
+
+
 def listing(*containers: tuple[str, dict[str, str]]) -> list[dict[str, object]]:
     newest_first = reversed(list(enumerate(containers)))
     return [
-        {"Id": name.encode().hex().ljust(64, "0"), "Names": [f"/{name}"], "Labels": labels, "Created": index}
+        {"Id": identity(name), "Names": [f"/{name}"], "Labels": labels, "Created": index}
         for index, (name, labels) in newest_first
     ]
 
@@ -229,6 +233,61 @@ def test_a_choice_that_is_empty_is_an_error_except_of_all(peer: Peer, logs: Logs
     assert b"no container has the label 'a=b'" in logs("-l", "a=b").stderr
     done = logs("--all")
     assert (done.returncode, done.stdout, done.stderr) == (0, b"", b"")
+
+
+def started(name: str) -> bytes:
+    event = {"Type": "container", "Action": "start", "Actor": {"ID": identity(name), "Attributes": {"name": name}}}
+    return json.dumps(event).encode() + b"\n"
+
+
+def test_containers_that_start_later_join_a_followed_choice(peer: Peer, logs: Logs) -> None:
+    steps = {name: threading.Event() for name in ("new", "again", "stop")}
+    answer_listing(peer, "web-1")
+    answers = iter([[start(0, 0), out(1, 0, b"first\n"), END], [start(6, 0), out(3, 6, b"after its restart\n"), END]])
+    peer.routes[f"GET /logd/containers/{identity('web-1')}/logs"] = lambda _: next(answers)
+    peer.routes[f"GET /logd/containers/{identity('web-2')}/logs"] = lambda _: [out(2, 0, b"new\n"), END]
+
+    def happen() -> Iterator[bytes]:
+        assert steps["new"].wait(20)
+        yield started("other") + started("web-2")
+        assert steps["again"].wait(20)
+        yield started("web-1")
+        steps["stop"].wait(20)
+
+    peer.routes["GET /events"] = lambda _: happen()
+    with logs.popen("-f", "-n", "5", "web-*", stdout=-1) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == b"web-1 | first\n"
+        steps["new"].set()
+        assert process.stdout.readline() == b"web-2 | new\n"
+        steps["again"].set()
+        assert process.stdout.readline() == b"web-1 | after its restart\n"
+        process.send_signal(signal.SIGINT)
+        assert process.wait(20) == -signal.SIGINT
+        steps["stop"].set()
+    first, second = peer.queries(f"/logd/containers/{identity('web-1')}/logs")
+    assert (first["tail"], second["after"], "tail" in second) == ("5", "6,0", False)
+    assert json.loads(peer.queries("/events")[0]["filters"]) == {"type": ["container"], "event": ["start"]}
+
+
+def test_a_followed_choice_that_is_empty_waits_for_a_container(peer: Peer, logs: Logs) -> None:
+    answer_listing(peer)
+    stop = threading.Event()
+    peer.routes[f"GET /logd/containers/{identity('web')}/logs"] = lambda _: [out(2, 0, b"here\n"), END]
+
+    def happen() -> Iterator[bytes]:
+        yield started("web")
+        stop.wait(20)
+
+    peer.routes["GET /events"] = lambda _: happen()
+    with logs.popen("-f", "-l", "app=x", stdout=-1, stderr=-1) as process:
+        assert process.stdout is not None
+        assert process.stderr is not None
+        assert process.stdout.readline() == b"web | here\n"
+        assert process.stderr.readline() == b"logs: no container has the label 'app=x' yet: waiting\n"
+        process.send_signal(signal.SIGINT)
+        stop.set()
+    assert json.loads(peer.queries("/events")[0]["filters"])["label"] == ["app=x"]
 
 
 def test_names_for_completion_are_printed_or_nothing(peer: Peer, logs: Logs) -> None:
