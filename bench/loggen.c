@@ -4,7 +4,7 @@
  *       Lines "S0000000000 NANOSECONDS padding\n" of SIZE bytes (default 100) on stdout, BUFFER bytes a write() (default
  *       4096; 0: one write() a line). -r paces in bursts of 10 ms, at or below 2000 lines/s line by line. -e puts every
  *       second line on stderr. -g waits until the file GATE exists. -k stays alive after the last line until FILE
- *       exists. -o writes what happened (lines, longest write in ns, errno) to FILE.
+ *       exists. -o writes what happened (lines, longest write, errno, first and last time, in ns) to FILE.
  *   loggen check [-n LINES]   reads such lines, counts missing, doubled and misordered ones; exit 1 if there are any.
  *   loggen lat [-k SKIP]      reads such lines and prints p50, p99, p99.9 and the largest age of a line in ns.
  */
@@ -106,6 +106,7 @@ static int gen(int argc, char **argv) {
     line[0] = 'S', line[11] = ' ', line[31] = ' ', line[size - 1] = '\n';
     struct stream streams[2] = {{1, malloc(buffer + 1), 0}, {2, malloc(buffer + 1), 0}};
     if (gate) wait_for(gate);
+    u64 first = now_ns(CLOCK_REALTIME);
     u64 began = now_ns(CLOCK_MONOTONIC), burst = rate > 2000 ? rate / 100 : 1, i;
     for (i = 0; i < lines; i++) {
         if (rate && i % burst == 0) {
@@ -119,11 +120,15 @@ static int gen(int argc, char **argv) {
     for (int s = 0; s < 2; s++)
         if (streams[s].used && !write_errno) put(streams[s].fd, streams[s].buffer, streams[s].used);
     if (report) {
-        FILE *file = fopen(report, "w");
+        char partial[4096];
+        snprintf(partial, sizeof partial, "%s.new", report);
+        FILE *file = fopen(partial, "w");
         if (file) {
-            fprintf(file, "{\"lines\": %llu, \"longest_write_ns\": %llu, \"errno\": %llu}\n", (unsigned long long)i,
-                    (unsigned long long)longest_write, (unsigned long long)write_errno);
+            fprintf(file, "{\"lines\": %llu, \"longest_write_ns\": %llu, \"errno\": %llu, \"first_ns\": %llu, \"last_ns\": %llu}\n",
+                    (unsigned long long)i, (unsigned long long)longest_write, (unsigned long long)write_errno,
+                    (unsigned long long)first, (unsigned long long)now_ns(CLOCK_REALTIME));
             fclose(file);
+            rename(partial, report);
         }
     }
     if (keep) wait_for(keep);

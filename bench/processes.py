@@ -1,0 +1,60 @@
+"""CPU time and memory of processes, from /proc."""
+
+import os
+import time
+
+
+def cpu_seconds(pid: int) -> float:
+    """CPU time of all threads of a process, to the nanosecond (schedstat); 0 when it is gone."""
+    total = 0
+    try:
+        for thread in os.listdir(f"/proc/{pid}/task"):
+            with open(f"/proc/{pid}/task/{thread}/schedstat", encoding="ascii") as file:
+                total += int(file.read().split()[0])
+    except OSError:
+        return total / 1e9
+    return total / 1e9
+
+
+def pss_mib(pid: int) -> float:
+    """Proportional set size in MiB, 0 when the process is gone."""
+    try:
+        with open(f"/proc/{pid}/smaps_rollup", encoding="ascii") as file:
+            return sum(int(line.split()[1]) for line in file if line.startswith("Pss:")) / 1024
+    except OSError:
+        return 0.0
+
+
+def matching(text: str) -> list[int]:
+    """Pids of the processes, this one left out, whose command line contains `text`."""
+    found = []
+    for name in os.listdir("/proc"):
+        if not name.isdigit() or int(name) == os.getpid():
+            continue
+        try:
+            with open(f"/proc/{name}/cmdline", "rb") as file:
+                if text.encode() in file.read().replace(b"\0", b" "):
+                    found.append(int(name))
+        except OSError:
+            continue
+    return found
+
+
+class Meter:
+    """CPU seconds that processes use from now on. `tick` often: a process that ends keeps its last value."""
+
+    def __init__(self, pids: list[int]) -> None:
+        self.begin = {pid: cpu_seconds(pid) for pid in pids}
+        self.last = dict(self.begin)
+        self.ticked = 0.0
+
+    def tick(self) -> None:
+        if time.monotonic() - self.ticked > 0.02:
+            self.ticked = time.monotonic()
+            for pid in self.last:
+                self.last[pid] = max(self.last[pid], cpu_seconds(pid))
+
+    def used(self) -> float:
+        self.ticked = 0.0
+        self.tick()
+        return sum(self.last[pid] - self.begin[pid] for pid in self.last)
