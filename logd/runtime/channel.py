@@ -47,12 +47,12 @@ class Channel:
             raise ChannelClosed
         number = next(self._numbers)
         answer: asyncio.Future[tuple[dict[str, Any], list[int]]] = self._loop.create_future()
-        self._questions[number] = answer
         try:
             send(self._connection, {"op": operation, "seq": number, **fields}, handed)
         except OSError as error:
             self.close()
             raise ChannelClosed from error
+        self._questions[number] = answer
         try:
             return await answer
         finally:
