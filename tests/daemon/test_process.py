@@ -82,7 +82,9 @@ def test_a_ready_daemon_answers_and_keeps_its_folders_to_root(daemon: Any) -> No
 def test_the_daemon_raises_its_limits_and_is_a_late_choice_for_the_oom_killer(daemon: Any) -> None:
     soft, hard = resource.prlimit(daemon.process.pid, resource.RLIMIT_NOFILE)
     assert soft == hard
-    assert Path(f"/proc/{daemon.process.pid}/oom_score_adj").read_text().strip() == "-500"
+    refused = "oom_score_adj stays as it is: Permission denied" in daemon.log()  # without CAP_SYS_RESOURCE
+    own = Path(f"/proc/{daemon.process.pid}/oom_score_adj").read_text().strip()
+    assert own == Path("/proc/self/oom_score_adj").read_text().strip() if refused else own == "-500"
 
 
 def test_a_second_daemon_on_the_data_root_is_refused_and_the_first_goes_on(daemon: Any) -> None:
@@ -162,10 +164,13 @@ def test_a_socket_handed_over_by_the_service_manager_is_served(make_daemon: Call
         listening.bind(str(daemon.folder / "activated.sock"))
         listening.listen()
         listening.set_inheritable(True)
-        script = f'LISTEN_PID=$$ LISTEN_FDS=1; export LISTEN_PID LISTEN_FDS; exec "$@" 3<&{listening.fileno()}'
+        activate = (
+            f"import os, sys; os.dup2({listening.fileno()}, 3)\n"
+            "os.execve(sys.executable, sys.argv[1:], {**os.environ, 'LISTEN_FDS': '1', 'LISTEN_PID': str(os.getpid())})"
+        )
         with daemon.log_file.open("ab") as log:
             daemon.process = subprocess.Popen(
-                ["sh", "-c", script, "sh", *daemon.command()],
+                [sys.executable, "-c", activate, *daemon.command()],
                 cwd=ROOT,
                 stderr=log,
                 pass_fds=[listening.fileno()],
@@ -210,9 +215,12 @@ def test_tcp_serves_only_clients_with_a_certificate_of_the_authority(
     daemon = make_daemon("--tlsverify", *flags, "-H", f"tcp://127.0.0.1:{port}", "-H", "unix://")
     daemon.start()
 
-    def connect(certificate: str | None, newest: ssl.TLSVersion = ssl.TLSVersion.TLSv1_3) -> bytes:
+    def connect(certificate: str | None, *, old: bool = False) -> bytes:
         context = ssl.create_default_context(cafile=certificates / "ours-ca.pem")
-        context.minimum_version, context.maximum_version = ssl.TLSVersion.TLSv1, newest
+        if old:
+            with pytest.warns(DeprecationWarning, match="TLSv1"):
+                context.minimum_version, context.maximum_version = ssl.TLSVersion.TLSv1, ssl.TLSVersion.TLSv1_1
+            context.set_ciphers("ALL:@SECLEVEL=0")
         if certificate:
             context.load_cert_chain(certificates / f"{certificate}.pem", certificates / f"{certificate}.key")
         return ping(http.client.HTTPSConnection("127.0.0.1", port, context=context, timeout=10))
@@ -222,11 +230,8 @@ def test_tcp_serves_only_clients_with_a_certificate_of_the_authority(
     for certificate in (None, "foreign"):
         with pytest.raises((OSError, http.client.HTTPException)):
             connect(certificate)
-    with (
-        pytest.raises(OSError, match=r"(?i)version|protocol|alert|reset|cipher"),
-        pytest.warns(DeprecationWarning, match="TLSv1"),
-    ):
-        connect("ours", ssl.TLSVersion.TLSv1_1)
+    with pytest.raises(OSError, match=r"(?i)version|protocol|alert"):
+        connect("ours", old=True)
     with pytest.raises((OSError, http.client.HTTPException)):
         ping(http.client.HTTPConnection("127.0.0.1", port, timeout=10))
     assert connect("ours") == b"OK"
@@ -269,10 +274,9 @@ def test_nothing_of_the_daemon_s_own_reaches_its_children(busybox: Any) -> None:
         if child != busybox.process.pid:
             assert b"NOTIFY_SOCKET" not in Path(f"/proc/{child}/environ").read_bytes()
     status = dict(line.split(":\t") for line in Path(f"/proc/{pid}/status").read_text().splitlines())
-    assert int(status["SigIgn"], 16) == 0, "a container starts with no signal ignored"
-    assert int(status["SigBlk"], 16) == 0
+    standard = (1 << 31) - 1  # signals 32 and 33 are glibc's own; its posix_spawn leaves them ignored
+    assert int(status["SigIgn"], 16) & standard == 0, "Python ignores SIGPIPE and SIGXFSZ; a container must not"
+    assert int(status["SigBlk"], 16) & standard == 0
     assert Path(f"/proc/{pid}/oom_score_adj").read_text().strip() == "0"
-    open_files = busybox.docker("exec", name, "true", check=False)  # exec comes later: said so
-    assert open_files.returncode != 0
     descriptors = {os.readlink(f"/proc/{pid}/fd/{one}") for one in os.listdir(f"/proc/{pid}/fd")}
     assert all(one == "/dev/null" or one.startswith("pipe:") for one in descriptors), descriptors
