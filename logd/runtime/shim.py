@@ -220,8 +220,8 @@ class Shim:
             self._unknown_end()
         if self.exit and not self.drained and (not self.capture.sources or now >= self._drain_until):
             self._announce_drained()
-        if self.drained and not self.capture.sources:
-            self._over = True
+        if self.drained and not self.capture.sources and not self._children:
+            self._over = True  # with no answer owed: a short command ends before the runtime's `start` does
 
     def _sync_by(self, now: float) -> None:
         if not self._sync_at:
