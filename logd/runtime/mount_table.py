@@ -29,11 +29,10 @@ def _default_mounts(host: HostConfig) -> list[dict[str, Any]]:
         mount("sysfs", "/sys", [*hardened, *read_only]),
         mount("cgroup", "/sys/fs/cgroup", [*hardened, *read_only]),
     ]
-    if host.ipc_mode == "host":
-        mounts += [mount("bind", place, ["rbind", *hardened], place) for place in ("/dev/mqueue", "/dev/shm")]
-        return mounts
     mounts.append(mount("mqueue", "/dev/mqueue", hardened))
-    if host.ipc_mode != "none":
+    if host.ipc_mode == "host":
+        mounts.append(mount("bind", "/dev/shm", ["rbind", *hardened], "/dev/shm"))
+    elif host.ipc_mode != "none":
         size = f"size={host.shm_size or 64 << 20}"
         mounts.append(mount("tmpfs", "/dev/shm", [*hardened, "mode=1777", size], "shm"))
     return mounts

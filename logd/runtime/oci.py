@@ -39,6 +39,7 @@ UNPRIVILEGED_NETWORK: Final = {  # a container's own network namespace has nobod
     "net.ipv4.ip_unprivileged_port_start": "0",
     "net.ipv4.ping_group_range": "0 2147483647",
 }
+_CGROUP_ROOT: Final = ("/sys/fs/cgroup",)
 STATIC_INITS: Final = ("/usr/bin/docker-init", "/usr/bin/tini-static", "/usr/bin/catatonit")
 
 
@@ -99,7 +100,7 @@ def bundle_config(request: BundleRequest, user: User, table: list[dict[str, Any]
         "process": _process(request, user, caps),
         "root": {"path": str(request.rootfs), "readonly": request.host.readonly_rootfs},
         "mounts": table,
-        "linux": _linux(request, caps),
+        "linux": _linux(request, caps, table),
     }
     if request.host.uts_mode != "host":
         config["hostname"] = request.hostname
@@ -179,16 +180,19 @@ def _process(request: BundleRequest, user: User, caps: list[str]) -> dict[str, A
     return process
 
 
-def _linux(request: BundleRequest, caps: list[str]) -> dict[str, Any]:
-    host = request.host
+def _linux(request: BundleRequest, caps: list[str], table: list[dict[str, Any]]) -> dict[str, Any]:
+    host, support = request.host, limits.host_support()
     nodes, device_rules = devices(host)
     linux: dict[str, Any] = {
         "namespaces": [{"type": kind} for kind in _namespaces(host)],
         "cgroupsPath": cgroup_path(request.id, host.cgroup_parent or request.cgroup_parent),
-        "resources": {"devices": device_rules, **limits.resources(host, limits.host_support())},
+        "resources": {"devices": device_rules, **limits.resources(host, support)},
         "devices": nodes,
         "maskedPaths": security.masked_paths(host),
-        "readonlyPaths": security.readonly_paths(host),
+        "readonlyPaths": [
+            *security.readonly_paths(host),
+            *(_CGROUP_ROOT if _keeps_cgroup_root(table, support) else ()),
+        ],
         "sysctl": _sysctls(request),
         "rootfsPropagation": "rprivate",
     }
@@ -201,6 +205,11 @@ def _linux(request: BundleRequest, caps: list[str]) -> dict[str, Any]:
     if filter_ is not None:
         linux["seccomp"] = filter_
     return linux
+
+
+def _keeps_cgroup_root(table: list[dict[str, Any]], support: limits.Support) -> bool:
+    """With cgroup v1 in a namespace runc mounts each tree read-only, but in a tmpfs that stays writable."""
+    return not support.v2 and any(mount["type"] == "cgroup" and "ro" in mount["options"] for mount in table)
 
 
 def _namespaces(host: HostConfig) -> list[str]:
