@@ -5,6 +5,7 @@ A store is a folder. Segment n (from 1) is up to three files in it:
     0000000001.stdout   the bytes as the container wrote them; absent or empty while there are none
     0000000001.stderr
     0000000001.index    entries of 32 bytes, little-endian, one for each batch moved
+    0000000001.sealed   of a closed segment, if at all: sizes and checksums of the others (see seal.py)
 
 An index entry (the layout of ENTRY):
 
@@ -110,6 +111,11 @@ def data_name(number: int, stream: int) -> str:
 def file_names(number: int) -> tuple[str, str, str]:
     """Return the names of all files of segment `number`, the index last: it is the one that makes it a segment."""
     return data_name(number, STDOUT), data_name(number, STDERR), index_name(number)
+
+
+def sealed_name(number: int) -> str:
+    """Return the name of the file with the checksums of segment `number`."""
+    return f"{number:010}.sealed"
 
 
 def segment_numbers(folder: int | str | os.PathLike[str]) -> list[int]:

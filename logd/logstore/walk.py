@@ -1,0 +1,302 @@
+"""One pass over a store, batch by batch, in the order of the index: what both readers stand on.
+
+What can't be read is never left out in silence: where the positions of a stream don't join, a Gap says how many
+bytes are missing. Segments are followed as they are written; one that is deleted while it is read is read to its end.
+"""
+
+import os
+from typing import Final, NamedTuple
+
+from logd.logstore.opened import OpenSegment, RawEntry, UnreadableSegmentError, data_size, is_sound, parse
+from logd.logstore.segment import ENTRY, ENTRY_BYTES, GAP_REASONS, HEADER_ENTRIES, Kind, index_name, segment_numbers
+from logd.record import STDERR, STDOUT, Gap, Run
+
+BLOCK_ENTRIES: Final = 2048
+"""Entries read at once, 64 KiB."""
+WINDOW_BYTES: Final = 128 * 1024
+"""Small batches are cut out of a window of the data file, so that there is no system call for each."""
+LEAST_PIECE: Final = 16 * 1024
+"""A batch is not cut into smaller pieces than that to keep a budget."""
+RUN_COST: Final = 96
+"""What a run costs in memory besides its bytes, counted against the budget."""
+NEVER: Final = 1 << 64
+
+
+class Mark(NamedTuple):
+    """Something between the batches."""
+
+    is_until: bool
+    """The first entry later than `until` comes next; else: lines of all streams end here, finished or not."""
+
+
+Item = Run | Gap | Mark
+
+
+class Walk:
+    """Reads the streams named in `positions` from these positions on. Call `close`.
+
+    `first` is a segment already open, and `slot` the number of the entry to begin with; without it the walk begins
+    with the first segment that appears. `reason` says why bytes are missing before that segment, if they are. With
+    `merge`, neighbouring batches of a stream come as one, with the time of the first.
+    """
+
+    def __init__(
+        self,
+        folder: str,
+        positions: dict[int, int],
+        first: OpenSegment | None = None,
+        slot: int = HEADER_ENTRIES,
+        *,
+        until_ns: int | None = None,
+        merge: bool = False,
+        reason: str = "retention",
+    ) -> None:
+        self.positions = positions
+        self._folder = folder
+        self._until_ns = NEVER if until_ns is None else until_ns
+        self._merge = merge
+        self._number = 0
+        self._newest = 0
+        self._segment: OpenSegment | None = None
+        self._next: OpenSegment | None = None
+        self._reason = ""
+        self._slot = slot
+        self._due: list[Item] = []
+        self._entries: list[RawEntry] = []
+        self._at = 0
+        self._windows: dict[int, tuple[int, bytes]] = {}
+        if first is not None:
+            self._enter(first, reason, slot)
+
+    def close(self) -> None:
+        """Close the segments."""
+        for segment in (self._segment, self._next):
+            if segment is not None:
+                segment.close()
+        self._segment = self._next = None
+        self._entries = []
+
+    def read(self, budget: int) -> list[Item]:
+        """Return what comes next, about `budget` bytes of it; nothing if there is nothing more at present."""
+        items, self._due = self._due, []
+        while budget > 0:
+            if self._at == len(self._entries):
+                more = self._load()
+                items += self._due
+                self._due = []
+                if not more:
+                    break
+            budget = self._take(items, budget)
+        return items
+
+    def missing_end(self) -> list[Gap]:
+        """Return the gaps that no entry came after: call it when the output has ended."""
+        gaps: list[Item] = []
+        for stream in self.positions:
+            if self._segment is not None:
+                header = self._segment.header
+                missing = header.base(stream) - self.positions[stream]
+                missing = max(missing, 0) + sum(data_size(self._folder, n, stream) for n in self._candidates())
+                if missing:
+                    self._lose(gaps, header.time_ns, stream, missing, "damaged")
+        return [gap for gap in gaps if isinstance(gap, Gap)]
+
+    # -- batches -----------------------------------------------------------------------------------------------------
+
+    def _take(self, items: list[Item], budget: int) -> int:
+        """Add to `items` what the loaded entries hold; return what is left of the budget, 0 or less when it is spent."""
+        positions, entries = self.positions, self._entries
+        while self._at < len(entries) and budget > 0:
+            time_ns, position, length, stream, kind, reason, _, _ = entries[self._at]
+            if time_ns > self._until_ns:
+                self._until_ns = NEVER
+                items.append(Mark(is_until=True))
+            if kind > Kind.ADOPTED:
+                self._at += 1
+                self._mark(items, entries[self._at - 1], reason)
+                continue
+            expected = positions.get(stream)
+            left = length if expected is None else position + length - expected
+            if expected is None or left <= 0:
+                self._at += 1
+                continue
+            if position > expected:
+                self._lose(items, time_ns, stream, position - expected, "damaged")
+                expected, left = position, length
+            piece = left if left <= budget else min(left, max(budget, LEAST_PIECE))
+            data = self._bytes(stream, expected, piece)
+            if data:
+                items.append(Run(time_ns, stream, expected, data))
+                positions[stream] = expected + len(data)
+            if len(data) < piece:
+                gone = self._segment is not None and self._segment.is_deleted
+                self._lose(items, time_ns, stream, piece - len(data), "retention" if gone else "damaged")
+            if piece == left:
+                self._at += 1
+            budget -= piece + RUN_COST
+        return budget
+
+    def _bytes(self, stream: int, position: int, length: int) -> bytes:
+        """Return the bytes of the current segment from a position on, fewer where they are missing."""
+        start, held = self._windows.get(stream, (0, b""))
+        offset = position - start
+        if offset >= 0 and offset + length <= len(held):
+            return held[offset : offset + length]
+        assert self._segment is not None
+        size = length if length >= WINDOW_BYTES else min(WINDOW_BYTES, self._extent(stream) - position)
+        held = self._segment.read(stream, position, size)
+        self._windows[stream] = (position, held)
+        return held[:length]
+
+    def _extent(self, stream: int) -> int:
+        """Return up to which position the loaded entries name bytes of a stream."""
+        for at in range(len(self._entries) - 1, self._at - 1, -1):
+            _, position, length, of_stream, kind, *_ = self._entries[at]
+            if of_stream == stream and kind <= Kind.ADOPTED:
+                return position + length
+        raise AssertionError("the entry at hand names bytes of the stream")
+
+    def _lose(self, items: list[Item], time_ns: int, stream: int, length: int, reason: str) -> None:
+        """Add a gap where the stream stands, or lengthen the one that ends there; move on behind it."""
+        position = self.positions[stream]
+        last = items[-1] if items else None
+        joins = isinstance(last, Gap) and last.length and (last.stream, last.reason) == (stream, reason)
+        if isinstance(last, Gap) and joins and last.position + last.length == position:
+            items[-1] = last._replace(length=last.length + length)
+        else:
+            items.append(Gap(time_ns, stream, position, length, reason))
+        self.positions[stream] = position + length
+
+    def _mark(self, items: list[Item], entry: RawEntry, reason: int) -> None:
+        time_ns, position, length, stream, kind, *_ = entry
+        if kind in (Kind.BEGIN, Kind.END):
+            items.append(Mark(is_until=False))
+        elif kind == Kind.GAP:
+            name = GAP_REASONS.get(reason, f"reason {reason}")
+            if stream not in (STDOUT, STDERR):
+                items.append(Gap(time_ns, stream, position, length, name))
+            elif stream in self.positions:
+                self._noted_gap(items, time_ns, stream, position, length, name)
+
+    def _noted_gap(self, items: list[Item], time_ns: int, stream: int, position: int, length: int, name: str) -> None:
+        if position > self.positions[stream]:
+            self._lose(items, time_ns, stream, position - self.positions[stream], "damaged")
+        expected = self.positions[stream]
+        if length and position + length > expected:
+            self._lose(items, time_ns, stream, position + length - expected, name)
+        elif not length and position == expected:
+            items.append(Gap(time_ns, stream, position, 0, name))
+
+    # -- entries and segments ----------------------------------------------------------------------------------------
+
+    def _load(self) -> bool:
+        """Read the next entries; False when there are none at present."""
+        self._entries, self._at = [], 0
+        while True:
+            if self._segment is None:
+                following = self._find_next()
+                if following is None:
+                    return False
+                self._enter(*following)
+            elif self._load_block():
+                return True
+            elif self._next is not None:  # and all that was written before it has been read
+                self._segment.close()
+                following, self._segment, self._next = (self._next, self._reason), None, None
+                self._enter(*following)
+            else:
+                following = self._find_next()
+                if following is None:
+                    return False
+                self._next, self._reason = following
+
+    def _load_block(self) -> bool:
+        """Read entries of the current segment until some matter; False when no sound one is left at present."""
+        assert self._segment is not None
+        while block := self._segment.block(self._slot, BLOCK_ENTRIES):
+            count = len(block) // ENTRY_BYTES
+            whole = self._merge and self._one_batch(block)
+            entries = [whole] if whole else parse(block, self._slot)
+            if whole:
+                self._slot += count
+            elif entries:
+                self._slot = entries[-1][6] + 1
+            elif count == BLOCK_ENTRIES:
+                self._slot += count
+            else:
+                return False  # all damaged; more may follow
+            self._entries = self._merged(entries) if self._merge and not whole else entries
+            if self._entries:
+                return True
+        return False
+
+    def _one_batch(self, block: bytes) -> RawEntry | None:
+        """Return one entry for all in the block if they are batches of one stream, none of them later than `until`.
+
+        Positions in a sound stretch of an index join: the format has a gap entry where they don't.
+        """
+        count = len(block) // ENTRY_BYTES
+        if block[21::ENTRY_BYTES].count(Kind.DATA) < count or block[20::ENTRY_BYTES].count(block[20]) < count:
+            return None
+        if not is_sound(block, self._slot):
+            return None
+        time_ns, position, *_ = ENTRY.unpack_from(block)
+        last_ns, last_position, last_length, *_ = ENTRY.unpack_from(block, len(block) - ENTRY_BYTES)
+        if last_ns > self._until_ns or last_position < position:
+            return None
+        return time_ns, position, last_position + last_length - position, block[20], Kind.DATA, 0, 0, 0
+
+    def _merged(self, entries: list[RawEntry]) -> list[RawEntry]:
+        """Return the entries with neighbouring batches of a stream as one, those of unwanted streams left out."""
+        merged: list[RawEntry] = []
+        end = -1
+        for entry in entries:
+            time_ns, position, length, stream, kind, *_ = entry
+            if time_ns > self._until_ns or kind > Kind.ADOPTED:
+                merged.append(entry)
+                end = -1
+            elif stream in self.positions:
+                if position == end and merged[-1][3] == stream:
+                    first = merged[-1]
+                    merged[-1] = (first[0], first[1], first[2] + length, stream, Kind.DATA, 0, 0, 0)
+                else:
+                    merged.append(entry)
+                end = position + length
+        return merged
+
+    def _find_next(self) -> tuple[OpenSegment, str] | None:
+        """Open the segment after the current one. Return it and why there is nothing between them, if that is so."""
+        reason = "retention"
+        for number in self._candidates():
+            try:
+                return OpenSegment(self._folder, number), reason
+            except FileNotFoundError:
+                continue
+            except UnreadableSegmentError:
+                reason = "damaged"  # if a later one can be read; until then the writer may still be at it
+        return None
+
+    def _candidates(self) -> list[int]:
+        """Return the numbers that the next segment may have: the folder is listed only when there is a reason."""
+        following = self._number + 1
+        current = self._segment
+        path = os.path.join(self._folder, index_name(following))
+        if current and self._newest < following and not os.path.exists(path) and not current.is_deleted:
+            return []
+        try:
+            numbers = segment_numbers(self._folder)
+        except FileNotFoundError:
+            return []
+        self._newest = max(numbers, default=0)
+        return [number for number in numbers if number > self._number]
+
+    def _enter(self, segment: OpenSegment, reason: str, slot: int = HEADER_ENTRIES) -> None:
+        """Make a segment the current one, and tell what is missing before it."""
+        segment.hold()
+        is_next = segment.number == self._number + 1 and self._number > 0
+        for stream, position in self.positions.items():
+            base = segment.header.base(stream)
+            if base > position and not is_next:  # else a gap entry will tell
+                self._lose(self._due, segment.header.time_ns, stream, base - position, reason)
+        self._segment, self._number, self._slot = segment, segment.number, slot
+        self._windows.clear()
