@@ -18,7 +18,7 @@ from logd.api.lineframes import LineEncoder, describe_gap
 from logd.api.logs import readable, stream_type
 from logd.api.logstream import LogStream
 from logd.errors import Conflict, InvalidParameter
-from logd.logstore.reader import Selection
+from logd.logstore.selection import Selection
 from logd.record import Gap
 
 if TYPE_CHECKING:

@@ -13,7 +13,7 @@ from logd.api.details import details
 from logd.api.lineframes import LineEncoder, describe_gap, details_prefix
 from logd.api.logstream import BUDGET, LogStream
 from logd.errors import Conflict, InvalidParameter, Unsupported
-from logd.logstore.reader import Selection
+from logd.logstore.selection import Selection
 from logd.record import Gap
 from logd.units import parse_time
 

@@ -6,7 +6,8 @@ from collections.abc import Callable
 from types import TracebackType
 from typing import TYPE_CHECKING, Final, Self, TypeVar
 
-from logd.logstore.reader import LogReader, Selection
+from logd.logstore.reader import LogReader
+from logd.logstore.selection import Selection
 from logd.record import Gap, Run
 from logd.units import NS
 
@@ -49,12 +50,12 @@ class LogStream:
         self._finishing = False
         self._reader: LogReader
         self._subscription: Subscription | None = None
-        self._end: asyncio.Task[object] | None = None
+        self._end: asyncio.Task[None] | None = None
 
     async def __aenter__(self) -> Self:
         if self._follow:  # before the first read, so that nothing falls in between
             self._subscription = self._parts.watcher.subscribe(str(self._container.log_dir))
-            self._end = asyncio.create_task(self._container.log_ended.wait(), name="end of output")
+            self._end = asyncio.create_task(self._wake_at_the_end(self._subscription), name="end of output")
         try:
             self._reader = await self._in_thread(self._open)
         except BaseException:
@@ -116,14 +117,12 @@ class LogStream:
     async def _wait(self) -> None:
         """Return when the store may have grown, the output has ended, or `until` has come."""
         assert self._subscription is not None
-        assert self._end is not None
         until_ns = self._selection.until_ns
-        timeout_s = None if until_ns is None else max(0.0, (until_ns - time.time_ns()) / NS) + 0.001
-        grown = asyncio.ensure_future(self._subscription.wait(timeout_s))
-        try:
-            await asyncio.wait((grown, self._end), return_when=asyncio.FIRST_COMPLETED)
-        finally:
-            grown.cancel()
+        await self._subscription.wait(None if until_ns is None else max(0.0, (until_ns - time.time_ns()) / NS) + 0.001)
+
+    async def _wake_at_the_end(self, subscription: "Subscription") -> None:
+        await self._container.log_ended.wait()
+        subscription.wake()
 
     async def _in_thread(self, function: Callable[[], T]) -> T:
         return await asyncio.get_running_loop().run_in_executor(self._parts.readers, function)

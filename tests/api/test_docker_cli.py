@@ -42,7 +42,7 @@ def test_version_and_info_are_shown(docker):
 def test_older_versions_of_the_api_work_too(shared_busybox, version):
     environment = {**shared_busybox.environment, "DOCKER_API_VERSION": version}
     command = ["docker", "run", "--rm", "busybox", "echo", version]
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=60)
+    done = subprocess.run(command, check=False, env=environment, capture_output=True, text=True, timeout=60)
     assert (done.returncode, done.stdout) == (0, f"{version}\n"), done.stderr
 
 
