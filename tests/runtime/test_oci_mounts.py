@@ -1,0 +1,169 @@
+"""What a request mounts: read as Docker reads it, refused in its words."""
+
+from pathlib import Path
+
+import pytest
+
+from logd.errors import InvalidParameter, LogdError, Unsupported
+from logd.runtime.mount_table import mount_points, oci_mounts
+from logd.runtime.mounts import Bind, Tmpfs, Volume, plan
+from logd.runtime.network_files import hosts, resolv_conf, validate_network_files
+from logd.spec import BindOptions, ContainerSpec, HostConfig, Mount, TmpfsOptions, VolumeOptions
+
+
+def entries(spec=None, **host):
+    return list(plan(spec or ContainerSpec(), HostConfig(**host)).entries)
+
+
+def table(spec=None, volumes=None, **host):
+    host = HostConfig(**host)
+    mounts = oci_mounts(
+        plan(spec or ContainerSpec(), host), host, volumes=volumes or {}, network_files={"/etc/hosts": Path("/f")}
+    )
+    return {mount["destination"]: mount for mount in mounts}
+
+
+@pytest.mark.parametrize(
+    ("text", "entry"),
+    [
+        ("/a:/b", Bind("/a", "/b", create_source=True)),
+        ("/a/../c:/b/./d/:ro", Bind("/c", "/b/d", read_only=True, create_source=True)),
+        ("/a:/b:rw,z", Bind("/a", "/b", create_source=True)),
+        ("/a:/b:rprivate,ro,Z", Bind("/a", "/b", read_only=True, create_source=True)),
+        ("/b", Volume("/b")),
+    ],
+)
+def test_a_bind_is_source_destination_mode(text, entry):
+    assert entries(binds=[text]) == [entry]
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("/a:b", "invalid mount path: 'b' mount path must be absolute"),
+        ("/a:/", "destination can't be '/'"),
+        ("/a:/b/..", "destination can't be '/'"),
+        ("/a::ro", "invalid volume specification: '/a::ro'"),
+        ("/a:/b:ro:x", "invalid volume specification"),
+        ("/a:/b:nonsense", "invalid mode: nonsense"),
+        ("/a:/b:ro,rw", "invalid mode: ro,rw"),
+        ("/a:/b:nocopy", "invalid mode: nocopy"),
+        ("/a:/b:rshared", "propagation rshared is not supported"),
+        ("name:/b", "named volumes are not supported yet: name"),
+        ("-x:/b", "includes invalid characters for a local volume name"),
+    ],
+)
+def test_a_bind_that_can_not_be_is_refused(text, words):
+    with pytest.raises(LogdError, match=words):
+        entries(binds=[text])
+
+
+def test_mounts_of_each_type_are_read(tmp_path):
+    source = str(tmp_path)
+    assert entries(
+        mounts=[
+            Mount(
+                type="bind", source=source, target="/b", read_only=True, bind_options=BindOptions(non_recursive=True)
+            ),
+            Mount(type="tmpfs", target="/t", tmpfs_options=TmpfsOptions(size_bytes=1 << 20, mode=0o1770)),
+            Mount(type="volume", target="/v", volume_options=VolumeOptions(no_copy=True)),
+        ]
+    ) == [
+        Bind(source, "/b", read_only=True, recursive=False),
+        Tmpfs("/t", ("noexec", "nosuid", "nodev", "mode=1770", "size=1048576")),
+        Volume("/v", copy=False),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("mount", "words"),
+    [
+        (Mount(type="bind", source="/nowhere", target="/b"), "bind source path does not exist: /nowhere"),
+        (Mount(type="bind", target="/b"), "field Source must not be empty"),
+        (Mount(type="bind", source="/tmp"), "field Target must not be empty"),
+        (Mount(type="bind", source="tmp", target="/b"), "mount path must be absolute"),
+        (Mount(type="tmpfs", source="/x", target="/b"), "field Source must not be specified"),
+        (Mount(type="tmpfs", target="/b", bind_options=BindOptions()), "field BindOptions must not be specified"),
+        (Mount(type="volume", source="name", target="/b"), "named volumes are not supported yet"),
+        (Mount(type="image", source="x", target="/b"), "type image is not supported yet"),
+        (Mount(type="nope", target="/b"), "mount type unknown: 'nope'"),
+    ],
+)
+def test_a_mount_that_can_not_be_is_refused(mount, words):
+    with pytest.raises(LogdError, match=words):
+        entries(mounts=[mount])
+
+
+def test_tmpfs_options_are_dockers_and_others_are_refused():
+    assert entries(tmpfs={"/t": "exec,size=64m"}) == [Tmpfs("/t", ("noexec", "nosuid", "nodev", "exec", "size=64m"))]
+    for options in ("nonsense", "size", "size=", "exec=1", "context=x"):
+        with pytest.raises(InvalidParameter, match="invalid tmpfs option"):
+            entries(tmpfs={"/t": options})
+
+
+def test_a_place_is_mounted_once_and_a_volume_of_the_image_gives_way():
+    with pytest.raises(InvalidParameter, match="Duplicate mount point: /b"):
+        entries(binds=["/a:/b", "/c:/b/"])
+    spec = ContainerSpec(volumes={"/b": {}, "/v/": {}})
+    assert entries(spec, binds=["/a:/b"]) == [Bind("/a", "/b", create_source=True), Volume("/v")]
+
+
+def test_what_the_request_mounts_replaces_dockers_own():
+    mounts = table(binds=["/h:/etc/hosts", "/d:/dev"])
+    assert mounts["/etc/hosts"]["source"] == "/h"
+    assert not [place for place in mounts if place.startswith("/dev/")]
+
+
+def test_mounts_go_from_the_root_downwards():
+    spec = ContainerSpec(volumes={"/a/b/c": {}})
+    places = list(table(spec, {"/a/b/c": Path("/v/_data")}, binds=["/x:/a/b/c/d", "/y:/a"]))
+    assert places.index("/a") < places.index("/a/b/c") < places.index("/a/b/c/d")
+    assert places[0] == "/proc"
+
+
+def test_privilege_and_the_ipc_mode_change_the_list():
+    assert "ro" in table()["/sys"]["options"]
+    assert "ro" not in table(privileged=True)["/sys"]["options"]
+    assert table(ipc_mode="host")["/dev/shm"]["type"] == "bind"
+    assert "/dev/shm" not in table(ipc_mode="none")
+    assert "size=1048576" in table(shm_size=1 << 20)["/dev/shm"]["options"]
+
+
+def test_inspect_shows_the_mounts():
+    spec = ContainerSpec(volumes={"/v": {}})
+    made = plan(spec, HostConfig(binds=["/a:/b:ro"]))
+    assert mount_points(made, {"/v": Path("/volumes/id/_data")}) == [
+        {"Type": "bind", "Source": "/a", "Destination": "/b", "Mode": "ro", "RW": False, "Propagation": "rprivate"},
+        {
+            "Type": "volume", "Name": "id", "Source": "/volumes/id/_data", "Driver": "local", "Destination": "/v",
+            "Mode": "", "RW": True, "Propagation": "",
+        },
+    ]  # fmt: skip
+
+
+def test_lines_of_resolv_conf_are_replaced_by_kind():
+    of_the_host = "# note\nnameserver 1.1.1.1\nsearch host.example\noptions edns0\n"
+    assert resolv_conf(of_the_host, HostConfig()) == of_the_host
+    assert resolv_conf(of_the_host, HostConfig(dns=["9.9.9.9"], dns_search=["."], dns_options=["ndots:2"])) == (
+        "# note\nnameserver 9.9.9.9\noptions ndots:2\n"
+    )
+
+
+def test_hosts_has_the_containers_own_name_unless_it_is_the_hosts_file():
+    host = HostConfig(extra_hosts=["db=10.0.0.1"])
+    assert hosts("web", host, None).endswith("127.0.0.1\tweb\n10.0.0.1\tdb\n")
+    assert hosts("web", host, "127.0.0.1 localhost") == "127.0.0.1 localhost\n10.0.0.1\tdb\n"
+
+
+@pytest.mark.parametrize(
+    ("host", "kind", "words"),
+    [
+        (HostConfig(extra_hosts=["nothing"]), InvalidParameter, 'bad format for add-host: "nothing"'),
+        (HostConfig(extra_hosts=["a:b"]), InvalidParameter, 'invalid IP address in add-host: "b"'),
+        (HostConfig(extra_hosts=["a:host-gateway"]), Unsupported, "host-gateway is not supported"),
+        (HostConfig(dns=["x"]), InvalidParameter, "x is not an ip address"),
+    ],
+)
+def test_names_and_servers_that_can_not_be_are_refused(host, kind, words):
+    with pytest.raises(kind, match=words):
+        validate_network_files(host)
