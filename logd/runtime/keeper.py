@@ -22,7 +22,7 @@ from contextlib import suppress
 from typing import Any, Final
 
 from logd.runtime import shim
-from logd.runtime.protocol import KEEPER_SOCKET, Launch, receive, send
+from logd.runtime.protocol import KEEPER_SOCKET, Launch, listen_in, receive, send
 
 PR_SET_CHILD_SUBREAPER: Final = 36
 LOCK_NAME: Final = "keeper.lock"
@@ -102,14 +102,7 @@ class Keeper:
     # -- the daemon ----------------------------------------------------------------------------------------------
 
     def _listen(self) -> socket.socket:
-        path = os.path.join(self.exec_root, KEEPER_SOCKET)
-        listener = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        with suppress(FileNotFoundError):
-            os.unlink(path)
-        before = os.umask(0o177)
-        listener.bind(path)
-        os.umask(before)
-        listener.listen(8)
+        listener = listen_in(self.exec_root, KEEPER_SOCKET)
         self._watch(listener.fileno(), lambda: self._accept_daemon(listener.accept()[0]))
         return listener
 

@@ -18,6 +18,7 @@ Daemon → shim: {"op": …, "seq": n}, answered with {"re": n} or {"re": n, "er
     start · stdin (the answer carries a descriptor) · close-stdin · lease positions · clear · keeper (+ 1 descriptor)
 """
 
+import contextlib
 import json
 import os
 import socket
@@ -155,6 +156,41 @@ def start_ticks(pid: int) -> int | None:
             return int(file.read().rpartition(b")")[2].split()[19])
     except (FileNotFoundError, ProcessLookupError):
         return None
+
+
+def listen_in(folder: str, name: str) -> socket.socket:
+    """Serve a socket `name`, 0600, in a folder, in place of one that an ended process left there.
+
+    The address goes through the folder's descriptor, since a path may be longer than the 107 bytes of sun_path
+    (unix(7)).
+    """
+    listener = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    descriptor = os.open(folder, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        path = f"/proc/self/fd/{descriptor}/{name}"
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(path)
+        listener.bind(path)
+        os.chmod(path, 0o600)
+    finally:
+        os.close(descriptor)
+    listener.listen(8)
+    return listener
+
+
+def connect_in(folder: str, name: str) -> socket.socket | None:
+    """Return a connection to the socket `name` in a folder, None if nobody serves it."""
+    connection = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    try:
+        descriptor = os.open(folder, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            connection.connect(f"/proc/self/fd/{descriptor}/{name}")
+        finally:
+            os.close(descriptor)
+    except (FileNotFoundError, ConnectionRefusedError, NotADirectoryError):
+        connection.close()
+        return None
+    return connection
 
 
 def send(connection: socket.socket, message: dict[str, Any], descriptors: tuple[int, ...] | list[int] = ()) -> None:

@@ -33,6 +33,7 @@ from logd.runtime.protocol import (
     Event,
     ExitStatus,
     Launch,
+    listen_in,
     read_exit_status,
     receive,
     send,
@@ -319,13 +320,7 @@ class Shim:
 
     def _listen(self) -> socket.socket:
         """Open the control socket. Its folder is the daemon's, 0700."""
-        path = os.path.join(self.launch.exec_dir, SOCKET_NAME)
-        listener = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        with contextlib.suppress(FileNotFoundError):
-            os.unlink(path)
-        listener.bind(path)
-        os.chmod(path, 0o600)
-        listener.listen(8)
+        listener = listen_in(self.launch.exec_dir, SOCKET_NAME)
         self._watch(listener.fileno(), self._accept)
         return listener
 

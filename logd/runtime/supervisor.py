@@ -25,6 +25,7 @@ from logd.runtime.protocol import (
     Event,
     ExitStatus,
     Launch,
+    connect_in,
     read_exit_status,
     read_json,
     start_ticks,
@@ -221,7 +222,7 @@ class Shim:
         """Find the shim that replaces the one that died; if nobody replaces it, have one made."""
         for attempt in range(1 << 30):
             await asyncio.sleep(RECONNECT_S[min(attempt, len(RECONNECT_S) - 1)])
-            if connection := _connect(os.path.join(self.launch.exec_dir, SOCKET_NAME)):
+            if connection := connect_in(self.launch.exec_dir, SOCKET_NAME):
                 self.connect(connection)
                 return
             if attempt < PATIENCE:
@@ -294,7 +295,7 @@ class Supervisor:
     async def start(self) -> None:
         """Find the keeper that an earlier daemon left, or start one."""
         for _ in range(3):
-            if connection := _connect(str(self.exec_root / KEEPER_SOCKET)):
+            if connection := connect_in(str(self.exec_root), KEEPER_SOCKET):
                 self._keeper = Channel(connection, lambda _: None, self._keeper_lost)
                 return
             with contextlib.suppress(KeeperFailed):  # it may be that one was just starting
@@ -355,10 +356,9 @@ class Supervisor:
 
     async def _await_shim(self, launch: Launch) -> socket.socket | None:
         """Connect to a shim; while its container lives give the keeper a moment to replace a dead one."""
-        path = os.path.join(launch.exec_dir, SOCKET_NAME)
         for delay in RECONNECT_S[:6]:
             await asyncio.sleep(delay)
-            if connection := _connect(path):
+            if connection := connect_in(launch.exec_dir, SOCKET_NAME):
                 return connection
             if not _live_state(launch):
                 return None
@@ -378,7 +378,7 @@ class Supervisor:
 
     async def _end_lingering(self, launch: Launch) -> None:
         """A shim of the last run may still hold the store, because a host process holds its pipes."""
-        connection = _connect(os.path.join(launch.exec_dir, SOCKET_NAME))
+        connection = connect_in(launch.exec_dir, SOCKET_NAME)
         if connection is None:
             return
         gone = asyncio.Event()
@@ -458,17 +458,6 @@ def _spawn_keeper(exec_root: Path, connection: int) -> int:
 
 def _unknown(run: int) -> ExitStatus:
     return ExitStatus(255, None, oom_killed=False, finished_ns=0, known=False, run=run)
-
-
-def _connect(path: str) -> socket.socket | None:
-    """Return a connection to a unix socket, None if nobody serves it."""
-    connection = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-    try:
-        connection.connect(path)
-    except (FileNotFoundError, ConnectionRefusedError, NotADirectoryError):
-        connection.close()
-        return None
-    return connection
 
 
 def _live_state(launch: Launch) -> dict[str, Any] | None:
