@@ -39,12 +39,12 @@ $(BIN)/python:
 
 .make/installed: pyproject.toml | $(BIN)/python
 	@mkdir -p .make
-	$(BIN)/python -m pip install -q --disable-pip-version-check --config-settings editable_mode=compat -e .
+	$(BIN)/python -m pip install -q --disable-pip-version-check --use-pep517 --config-settings editable_mode=compat -e .
 	@touch $@
 
 .make/installed-dev: pyproject.toml | $(BIN)/python
 	@mkdir -p .make
-	$(BIN)/python -m pip install -q --disable-pip-version-check --config-settings editable_mode=compat -e '.[dev]'
+	$(BIN)/python -m pip install -q --disable-pip-version-check --use-pep517 --config-settings editable_mode=compat -e '.[dev]'
 	@touch .make/installed $@
 
 stop:
@@ -54,7 +54,7 @@ clean:
 	@sh scripts/stop.sh --all
 
 bench: setup
-	$(BIN)/python -m bench
+	$(BIN)/python bench/run.py $(ARGS)
 
 format: setup-dev
 	$(BIN)/ruff format .
