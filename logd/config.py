@@ -37,7 +37,8 @@ __all__ = ["OPTIONS", "DaemonConfig", "Option", "Runtime", "find_program", "stoc
 LOG_LEVELS: Final = ("debug", "info", "warn", "error", "fatal")
 RUNTIME_PATH: Final = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 """Searched after $PATH: Debian keeps runc in /usr/sbin, which is not on every PATH."""
-INIT_PROGRAMS: Final = ("docker-init", "tini", "catatonit")
+INIT_PROGRAMS: Final = ("docker-init", "tini-static", "catatonit", "tini")
+"""The static ones first: Debian's tini needs the host's libc, which an image may not have."""
 
 
 class Option(NamedTuple):

@@ -12,6 +12,7 @@ from logd.config import DaemonConfig
 from logd.engine.logopts import resolve
 from logd.engine.signals import parse_signal
 from logd.errors import InvalidParameter
+from logd.runtime.limits import settle
 from logd.spec import ContainerSpec, HostConfig, RestartPolicy
 
 MIN_HEALTH_NS = 1_000_000
@@ -91,14 +92,11 @@ def complete_host(host: HostConfig, config: DaemonConfig) -> HostConfig:
             f"unknown or invalid runtime name: {runtime} (known: {', '.join(sorted(config.runtimes))})"
         )
     return msgspec.structs.replace(
-        host,
+        settle(host, config.default_shm_size),
         log_config=resolve(host.log_config, config),
         network_mode="bridge" if host.network_mode in {"", "default"} else host.network_mode,
         restart_policy=host.restart_policy if host.restart_policy.name else RestartPolicy(name="no"),
         runtime=runtime,
-        shm_size=host.shm_size or config.default_shm_size,
-        ipc_mode=host.ipc_mode or "private",
-        memory_swap=host.memory * 2 if host.memory > 0 and not host.memory_swap else host.memory_swap,
     )
 
 

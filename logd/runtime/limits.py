@@ -88,8 +88,6 @@ def settle(host: HostConfig, default_shm_size: int = 64 << 20) -> HostConfig:
         changes["ipc_mode"] = "private"
     if not host.cgroupns_mode:
         changes["cgroupns_mode"] = "private"
-    if not host.network_mode:
-        changes["network_mode"] = "default"
     return msgspec.structs.replace(host, **changes)
 
 

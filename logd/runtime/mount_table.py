@@ -93,21 +93,3 @@ def _bind(
     if read_only:
         options += ["ro", "rro"] if read_only_recursive else ["ro"]
     return {"destination": destination, "type": "bind", "source": source, "options": options}
-
-
-def mount_points(mount_plan: MountPlan, volumes: Mapping[str, Path]) -> list[dict[str, Any]]:
-    """Return `Mounts` of `docker inspect`. A volume's name is that of the folder that holds its `_data`."""
-    result = []
-    for entry in mount_plan.entries:
-        point: dict[str, Any] = {"Destination": entry.destination, "Mode": "", "RW": True, "Propagation": ""}
-        if isinstance(entry, Tmpfs):
-            point = {"Type": "tmpfs", "Source": "", **point, "RW": "ro" not in entry.options}
-        elif isinstance(entry, Volume):
-            folder = volumes[entry.destination]
-            point = {"Type": "volume", "Name": folder.parent.name, "Source": str(folder), "Driver": "local", **point}
-            point["RW"] = not entry.read_only
-        else:
-            point = {"Type": "bind", "Source": entry.source, **point, "RW": not entry.read_only}
-            point |= {"Mode": "ro" if entry.read_only else "", "Propagation": "rprivate"}
-        result.append(point)
-    return result

@@ -18,18 +18,7 @@ from logd.runtime.inroot import make_directories, open_directory, opened
 from logd.runtime.mount_table import INIT_DESTINATION, oci_mounts
 from logd.runtime.network_files import write_network_files
 from logd.runtime.users import User, resolve_user
-from logd.runtime.validate import validate_host
 from logd.spec import ContainerSpec, HostConfig
-
-__all__ = [
-    "BundleRequest",
-    "cgroup_path",
-    "default_env",
-    "delete_argv",
-    "prepare_bundle",
-    "resolve_user",
-    "validate_host",
-]
 
 OCI_VERSION: Final = "1.0.2"
 CONFIG_NAME: Final = "config.json"
@@ -40,7 +29,6 @@ UNPRIVILEGED_NETWORK: Final = {  # a container's own network namespace has nobod
     "net.ipv4.ping_group_range": "0 2147483647",
 }
 _CGROUP_ROOT: Final = ("/sys/fs/cgroup",)
-STATIC_INITS: Final = ("/usr/bin/docker-init", "/usr/bin/tini-static", "/usr/bin/catatonit")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -134,11 +122,6 @@ def cgroup_path(container_id: str, parent: str = "") -> str:
 def delete_argv(runtime: Sequence[str], container_id: str) -> list[str]:
     """Return the command that removes what a runtime keeps of an ended container."""
     return [*runtime, "delete", container_id]
-
-
-def static_init() -> str:
-    """Return a statically linked init of this host, "" if there is none: it must run in any image."""
-    return next((path for path in STATIC_INITS if os.access(path, os.X_OK)), "")
 
 
 def _init_path(request: BundleRequest) -> str:

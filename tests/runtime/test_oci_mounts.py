@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from logd.errors import InvalidParameter, LogdError, Unsupported
-from logd.runtime.mount_table import mount_points, oci_mounts
+from logd.runtime.mount_table import oci_mounts
 from logd.runtime.mounts import Bind, Tmpfs, Volume, plan
 from logd.runtime.network_files import hosts, resolv_conf, validate_network_files
 from logd.spec import BindOptions, ContainerSpec, HostConfig, Mount, TmpfsOptions, VolumeOptions
@@ -127,18 +127,6 @@ def test_privilege_and_the_ipc_mode_change_the_list():
     assert table(ipc_mode="host")["/dev/shm"]["type"] == "bind"
     assert "/dev/shm" not in table(ipc_mode="none")
     assert "size=1048576" in table(shm_size=1 << 20)["/dev/shm"]["options"]
-
-
-def test_inspect_shows_the_mounts():
-    spec = ContainerSpec(volumes={"/v": {}})
-    made = plan(spec, HostConfig(binds=["/a:/b:ro"]))
-    assert mount_points(made, {"/v": Path("/volumes/id/_data")}) == [
-        {"Type": "bind", "Source": "/a", "Destination": "/b", "Mode": "ro", "RW": False, "Propagation": "rprivate"},
-        {
-            "Type": "volume", "Name": "id", "Source": "/volumes/id/_data", "Driver": "local", "Destination": "/v",
-            "Mode": "", "RW": True, "Propagation": "",
-        },
-    ]  # fmt: skip
 
 
 def test_lines_of_resolv_conf_are_replaced_by_kind():
