@@ -37,14 +37,18 @@ packages:
 $(BIN)/python:
 	$(PYTHON) -m venv .venv
 
+# editable_mode=compat: a path entry, where the default is an import hook that every start of `logs` would pay for.
+PIP_INSTALL := $(BIN)/python -m pip install -q --disable-pip-version-check --use-pep517 \
+	--config-settings editable_mode=compat
+
 .make/installed: pyproject.toml | $(BIN)/python
 	@mkdir -p .make
-	$(BIN)/python -m pip install -q --disable-pip-version-check --use-pep517 --config-settings editable_mode=compat -e .
+	$(PIP_INSTALL) -e .
 	@touch $@
 
 .make/installed-dev: pyproject.toml | $(BIN)/python
 	@mkdir -p .make
-	$(BIN)/python -m pip install -q --disable-pip-version-check --use-pep517 --config-settings editable_mode=compat -e '.[dev]'
+	$(PIP_INSTALL) -e '.[dev]'
 	@touch .make/installed $@
 
 stop:
