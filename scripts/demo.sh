@@ -20,14 +20,16 @@ else
     "$bin/python" "$here/scripts/start_daemon.py" "$log" "$bin/logd" daemon --config-file "$here/config/daemon.json"
 fi
 
-"$bin/python" "$here/scripts/busybox_rootfs.py" | "$bin/logd" import --change 'CMD ["sh"]' - busybox:latest
+if [ -z "$("$bin/logd" images -q busybox:latest)" ]; then
+    echo "importing busybox:latest from this machine's busybox"
+    "$bin/python" "$here/scripts/busybox_rootfs.py" | "$bin/logd" import --change 'CMD ["sh"]' - busybox:latest
+fi
 "$bin/logd" rm -f demo >/dev/null 2>&1 || true
 "$bin/logd" run -d --name demo busybox:latest sh -c '
     echo "hello from $(hostname), process $$"
-    echo "this line went to stderr" >&2
-    for i in 1 2 3; do echo "line $i"; done
-    sleep 1
-    echo "done"' >/dev/null
+    for line in 1 2 3; do sleep 0.3; echo "line $line"; done
+    sleep 0.3
+    echo "this line went to stderr" >&2' >/dev/null
 
 echo
 echo "\$ logs -f -t demo"
@@ -37,13 +39,13 @@ cat <<END
 
 logd is ready. Go on with:
 
-    export PATH=$bin:\$PATH              # logs, logd
-    export DOCKER_HOST=$LOGD_HOST        # the docker command line and SDKs
-    docker run -it --rm busybox          # or: logd run -d busybox sh -c 'while sleep 1; do date; done'
-    logs -f --all                        # follow every container
+    export PATH=$bin:\$PATH        # logs, logd
+    export DOCKER_HOST=$LOGD_HOST    # the docker command line and SDKs
+    docker run --rm busybox echo hello                # or: logd run busybox echo hello
+    logs -f --all                                     # follow every container
 
-    make stop                            # stop the daemon; containers go on, and the next start finds them
-    make clean                           # remove all containers, images and logs
+    make stop       # stop the daemon; containers go on, and the next start finds them
+    make clean      # remove all containers, images and logs, and stop the daemon
 
 Data: /var/lib/logd. Settings: $here/config/daemon.json. The daemon's own log: journald, syslog or $log.
 END
