@@ -37,19 +37,36 @@ async def attach(call: Call) -> web.StreamResponse:
     _check_attachable(call, container)
     if call.flag("logs"):
         readable(call)
-    multiplexed = not container.spec.tty
-    encoder = LineEncoder(multiplexed=multiplexed)
-    streams = call.flag("stdin"), call.flag("stdout"), call.flag("stderr")
-    replay = call.flag("logs") and not (call.flag("stream") and container.state.running)
-    attachment = call.engine.attach(call.name, stdin=streams[0], stdout=streams[1], stderr=streams[2])
-    async with attachment:
-        connection = take_over(call, stream_type(call, multiplexed=multiplexed))
-        if replay:
-            await _replay(call, container, encoder, connection)
+    if call.flag("logs") and container.state.running:
+        return await _attach_after_replay(call, container)
+    async with _attachment(call) as attachment:
+        client = _Client(call, container)
+        if call.flag("logs"):
+            await client.replay(finish=True)
         if call.flag("stream"):
-            await _carry(container, attachment, encoder, connection, stdin=streams[0] and container.spec.open_stdin)
-    await connection.farewell()
+            await client.carry(attachment)
+    await client.connection.farewell()
     return Hijacked()
+
+
+async def _attach_after_replay(call: Call, container: "Container") -> web.StreamResponse:
+    """Send what was printed so far, and go on exactly there."""
+    run = container.run
+    client = _Client(call, container)
+    cursor = await client.replay(finish=not call.flag("stream"))
+    if call.flag("stream"):
+        if container.state.running and container.run == run:
+            async with _attachment(call, cursor) as attachment:
+                await client.carry(attachment)
+        else:  # it has ended meanwhile
+            await client.replay(finish=True, after=cursor)
+    await client.connection.farewell()
+    return Hijacked()
+
+
+def _attachment(call: Call, start: tuple[int, int] | None = None) -> "Attachment":
+    wanted = {name: call.flag(name) for name in ("stdin", "stdout", "stderr")}
+    return call.engine.attach(call.name, **wanted, start=start)
 
 
 def _check_attachable(call: Call, container: "Container") -> None:
@@ -59,35 +76,47 @@ def _check_attachable(call: Call, container: "Container") -> None:
         raise Conflict(f"container {call.name} is restarting, wait until the container is running")
 
 
-async def _replay(call: Call, container: "Container", encoder: LineEncoder, connection: Connection) -> None:
-    """Send what the log holds."""
-    selection = Selection(stdout=call.flag("stdout"), stderr=call.flag("stderr"))
-    if not (selection.stdout or selection.stderr):
-        return
-    async with LogStream(call.parts, container, selection, follow=False) as stream:
-        while items := await stream.next():
-            await connection.write(encoder.encode(items))
+class _Client:
+    """A client that was answered and whose connection carries the streams from here on."""
 
+    def __init__(self, call: Call, container: "Container") -> None:
+        multiplexed = not container.spec.tty
+        self._call = call
+        self._container = container
+        self._encoder = LineEncoder(multiplexed=multiplexed)
+        self.connection = take_over(call, stream_type(call, multiplexed=multiplexed))
 
-async def _carry(
-    container: "Container", attachment: "Attachment", encoder: LineEncoder, connection: Connection, *, stdin: bool
-) -> None:
-    """Carry input and output until the output ends, or the client has gone or detached."""
-    output = asyncio.create_task(_send(attachment, encoder, connection), name="attach: output")
-    source = asyncio.create_task(
-        _receive(attachment, connection, stdin=stdin, once=container.spec.stdin_once), name="attach: input"
-    )
-    try:
-        await asyncio.wait((output, source), return_when=asyncio.FIRST_COMPLETED)
-        for task in (output, source):
-            if task.done():
-                task.result()
-    except ConnectionResetError:
-        pass  # the client has gone: nothing to tell it
-    finally:
-        output.cancel()
-        source.cancel()
-        await asyncio.wait((output, source))
+    async def replay(self, *, finish: bool, after: tuple[int, int] | None = None) -> tuple[int, int]:
+        """Send what the log holds, with `finish` a last line without a newline too; return where that ends."""
+        stdout, stderr = self._call.flag("stdout"), self._call.flag("stderr")
+        if not (stdout or stderr):
+            return self._container.ended_positions
+        selection = Selection(stdout=stdout, stderr=stderr, after=after)
+        stream = LogStream(self._call.parts, self._container, selection, follow=False, times=False, finish=finish)
+        async with stream:
+            while items := await stream.next():
+                await self.connection.write(self._encoder.encode(items))
+            return stream.cursor
+
+    async def carry(self, attachment: "Attachment") -> None:
+        """Carry input and output until the output ends, or the client has gone or detached."""
+        spec, connection = self._container.spec, self.connection
+        stdin = self._call.flag("stdin") and spec.open_stdin
+        output = asyncio.create_task(_send(attachment, self._encoder, connection), name="attach: output")
+        source = asyncio.create_task(
+            _receive(attachment, connection, stdin=stdin, once=spec.stdin_once), name="attach: input"
+        )
+        try:
+            await asyncio.wait((output, source), return_when=asyncio.FIRST_COMPLETED)
+            for task in (output, source):
+                if task.done():
+                    task.result()
+        except ConnectionResetError:
+            pass  # the client has gone: nothing to tell it
+        finally:
+            output.cancel()
+            source.cancel()
+            await asyncio.wait((output, source))
 
 
 async def _send(attachment: "Attachment", encoder: LineEncoder, connection: Connection) -> None:

@@ -12,6 +12,7 @@ from aiohttp import web
 from logd.api.call import Call, Route, Version, answer, done, json_line
 from logd.api.filters import parse_filters
 from logd.errors import InvalidParameter, LogdError, Unsupported
+from logd.images import references
 from logd.images.image import ContainerUse
 
 NO_NAME: Final = ("<none>:<none>", "<none>@<none>")
@@ -130,7 +131,7 @@ async def load(call: Call) -> web.StreamResponse:
 async def create_image(call: Call) -> web.StreamResponse:
     """POST /images/create: with `fromSrc=-`, make an image of the files in the body; pulling is refused."""
     if call.text("fromImage"):
-        name = call.text("fromImage") + (f":{call.text('tag')}" if call.text("tag") else "")
+        name = _pulled_name(call.text("fromImage"), call.text("tag"))
         raise Unsupported(f"pulling {name} is not supported: use `docker load` or `docker import` to add an image")
     source = call.text("fromSrc")
     if source != "-":
@@ -151,6 +152,12 @@ async def create_image(call: Call) -> web.StreamResponse:
         _tell(call, "import", image.id, image.id)
         await progress.send({"status": image.id})
     return await progress.end()
+
+
+def _pulled_name(image: str, tag: str) -> str:
+    """Return the name as people write it, of the two parts in which clients send it; the tag may be a digest."""
+    name = references.parse(image.removesuffix(":")).familiar
+    return name + ("@" if ":" in tag else ":") + tag if tag else name
 
 
 def _body(call: Call) -> AsyncIterator[bytes]:

@@ -23,7 +23,7 @@ BUDGET: Final = 256 * 1024
 
 
 class LogStream:
-    """`next` gives the runs; an asynchronous context manager.
+    """`next` gives the runs; an asynchronous context manager. Without `finish` a last line without a newline is left.
 
     History is read in threads, because it may have to come from the disk; a follower that has caught up reads in
     the event loop what was written just now, which is in memory.
@@ -38,12 +38,14 @@ class LogStream:
         follow: bool,
         budget: int = BUDGET,
         times: bool = True,
+        finish: bool = True,
     ) -> None:
         self._parts = parts
         self._container = container
         self._selection = selection
         self._budget = budget
         self._times = times
+        self._finish = finish
         self._follow = follow and not container.log_ended.is_set()
         self._run = container.run
         self._caught_up = False
@@ -85,7 +87,7 @@ class LogStream:
                 return []
             if ended:
                 self._finishing = True
-                return self._reader.finish()
+                return self._reader.finish() if self._finish else []
             await self._wait()
         return []
 

@@ -53,11 +53,11 @@ def test_run_gives_both_streams_and_the_exit_code(docker):
 
 def test_run_with_input_returns_it_byte_for_byte(docker):
     data = os.urandom(10_000_000)
-    assert docker("run", "--rm", "-i", "busybox", "cat", input=data, text=False).stdout == data
+    assert docker("run", "--rm", "-i", "busybox", "cat", stdin=data, text=False).stdout == data
 
 
 def test_run_does_not_wait_for_input_that_nobody_reads(docker):
-    done = docker("run", "--rm", "-i", "busybox", "head", "-c", "3", input=b"abc" * 1_000_000, text=False)
+    done = docker("run", "--rm", "-i", "busybox", "head", "-c", "3", stdin=b"abc" * 1_000_000, text=False)
     assert done.stdout == b"abc"
 
 
@@ -66,8 +66,8 @@ def test_a_slow_reader_of_run_gets_everything(shared_busybox):
         *("run", "--rm", "--log-opt", "max-size=1m", "busybox", "seq", "1", "2000000"), stdout=subprocess.PIPE
     )
     time.sleep(1.5)
-    data = run.stdout.read()
-    assert run.wait(30) == 0
+    data, _ = run.communicate(timeout=60)
+    assert run.returncode == 0
     assert data == b"".join(b"%d\n" % number for number in range(1, 2_000_001))
 
 
@@ -181,7 +181,8 @@ def test_attach_stop_kill_top_and_wait(docker, container, shared_busybox):
     attach.stdin.flush()
     assert attach.stdout.readline() == b"typed\n"
     docker("kill", "-s", "KILL", identifier)
-    assert attach.wait(30) == 137
+    attach.communicate(timeout=30)
+    assert attach.returncode == 137
     assert docker("wait", identifier).stdout == "137\n"
 
 
@@ -190,7 +191,7 @@ def test_an_attached_client_that_dies_leaves_the_container_alone(docker, contain
     attach = shared_busybox.docker_popen("attach", "--no-stdin", identifier, stdout=subprocess.PIPE)
     assert attach.stdout.readline() == b"x\n"
     attach.kill()
-    attach.wait()
+    attach.communicate()
     time.sleep(0.5)
     assert docker("inspect", "-f", "{{.State.Running}}", identifier).stdout == "true\n"
     count = len(docker("logs", identifier).stdout.split())

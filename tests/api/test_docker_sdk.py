@@ -58,11 +58,12 @@ def test_ping_version_and_info_answer_what_the_sdk_reads(client):
     assert info["Containers"] == len(client.containers.list(all=True))
 
 
-def test_run_returns_the_output_and_an_exit_code_is_an_error(client):
-    assert client.containers.run("busybox", ["echo", "hello"], remove=True) == b"hello\n"
+def test_run_waits_for_the_end_and_an_exit_code_is_an_error(client):
+    # of other drivers than json-file and journald the SDK does not return the output, with dockerd neither
+    assert client.containers.run("busybox", ["echo", "hello"], remove=True) is None
     with pytest.raises(docker.errors.ContainerError) as caught:
         client.containers.run("busybox", ["sh", "-c", "echo bad >&2; exit 3"], remove=True)
-    assert caught.value.exit_status == 3
+    assert (caught.value.exit_status, caught.value.stderr) == (3, b"bad\n")
 
 
 def test_an_unknown_image_is_refused_in_dockers_words(client):
@@ -187,7 +188,6 @@ def test_the_log_of_the_driver_none_cannot_be_read(printed):
 def test_attach_gives_what_comes_and_takes_input_to_its_end(client):
     container = client.containers.create("busybox", ["cat"], stdin_open=True)
     try:
-        client.api.create_container  # noqa: B018  # the low-level API opens the socket
         holder = container.attach_socket(params={"stdin": 1, "stdout": 1, "stderr": 1, "stream": 1})
         sock = holder._sock
         container.start()
@@ -216,7 +216,7 @@ def test_attach_with_logs_replays_what_was_printed(run):
 
 
 def test_wait_has_conditions_and_a_removed_container_is_reported(client, run):
-    container = run("sleep 0.5; exit 7")
+    container = run("sleep 2; exit 7")
     assert container.wait(condition="next-exit", timeout=30) == {"StatusCode": 7}
     assert container.wait(timeout=30) == {"StatusCode": 7}
     seen = []
