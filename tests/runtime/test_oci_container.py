@@ -70,6 +70,11 @@ def test_the_default_profile_filters_even_what_the_capabilities_would_allow(cont
     assert "Invalid argument" in containers.sh("swapoff /etc/passwd 2>&1; true", host=free)
 
 
+def test_a_user_namespace_needs_a_capability(containers):
+    assert "Operation not permitted" in containers.sh("unshare -Ur id 2>&1; true")
+    assert "uid=0" in containers.sh("unshare -Ur id 2>&1", host=HostConfig(cap_add=["SYS_ADMIN"]))
+
+
 def test_paths_of_the_kernel_are_masked_or_read_only(containers):
     assert containers.sh("cat /proc/kcore /proc/keys /proc/timer_list | wc -c; ls /sys/firmware | wc -l") == "0\n0\n"
     assert "Read-only file system" in containers.sh("(echo 1 > /proc/sys/kernel/domainname) 2>&1; true")

@@ -54,16 +54,30 @@ def test_the_section_is_in_the_oci_format():
     assert not any({"includes", "excludes"} & rule.keys() for rule in section["syscalls"])
 
 
-def test_the_distributions_profile_is_found_and_allows_by_capability():
+def allowed(section):
+    return {name for rule in section["syscalls"] if rule["action"] == "SCMP_ACT_ALLOW" for name in rule["names"]}
+
+
+def test_the_distributions_profile_is_found_and_allows_by_capability_what_docker_does():
     profile = seccomp.default_profile()
-    without = seccomp.translate(profile, capabilities.DEFAULT)
-    with_admin = seccomp.translate(profile, capabilities.ALL)
-    allowed = [
-        {name for rule in section["syscalls"] if rule["action"] == "SCMP_ACT_ALLOW" for name in rule["names"]}
-        for section in (without, with_admin)
-    ]
-    assert "bpf" in allowed[1] - allowed[0]
-    assert {"read", "write", "execve", "clone3"} & allowed[0] >= {"read", "write", "execve"}
+    plain = allowed(seccomp.translate(profile, capabilities.DEFAULT))
+    with_all = allowed(seccomp.translate(profile, capabilities.ALL))
+    admin = {"mount", "umount2", "unshare", "setns", "bpf", "clone3", "reboot", "syslog", "mbind", "fsopen"}
+    assert admin <= with_all - plain
+    assert {"read", "write", "execve", "clone", "fork", "futex"} <= plain
+    assert not {"keyctl", "pivot_root", "add_key"} & with_all
+
+
+def test_new_namespaces_are_denied_but_processes_are_not():
+    section = seccomp.translate(seccomp.default_profile(), capabilities.DEFAULT, machine="x86_64")
+    (clone,) = [rule for rule in section["syscalls"] if "clone" in rule["names"]]
+    assert clone["args"] == [{"index": 0, "value": 0x7E020000, "valueTwo": 0, "op": "SCMP_CMP_MASKED_EQ"}]
+    (clone3,) = [rule for rule in section["syscalls"] if "clone3" in rule["names"]]
+    assert (clone3["action"], clone3["errnoRet"]) == ("SCMP_ACT_ERRNO", 38)
+
+
+def test_a_profile_with_conditions_of_its_own_is_not_changed():
+    assert seccomp.tighten(PROFILE) == PROFILE
 
 
 def test_a_profile_that_is_missing_or_broken_is_named(tmp_path):
