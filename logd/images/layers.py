@@ -77,7 +77,7 @@ class Layers:
 
         Raises InvalidParameter if the tar is bad or is not the one with `diff_id`.
         """
-        chain_id = chain[-1]
+        chain_id, unpacked = chain[-1], 0
         async with self._lock(chain_id):
             if not self._catalog.lease(chain_id):
                 folder = await ingest.subfolder()
@@ -86,7 +86,10 @@ class Layers:
                 if result["diff_id"] != diff_id:
                     raise InvalidParameter(f'invalid diffID for layer: expected "{diff_id}", got "{result["diff_id"]}"')
                 await self._place(folder, chain_id, diff_id, result["size"], chain[-2] if chain[1:] else "")
+                unpacked = result["compressed"]
             ingest.leases.append(chain_id)
+        if unpacked:
+            await tell(unpacked)
 
     async def unpack_stream(self, ingest: Ingest, chunks: AsyncIterator[bytes]) -> str:
         """Unpack the tar that comes in `chunks` as a lowest layer, hold it, and return its diff id."""

@@ -7,7 +7,8 @@ O_EXCL or its like, never opened if it exists. The target of a symbolic link is 
 absolute (it is resolved in the container), refused if its dots climb over the root (as in Docker).
 
 Whiteouts become overlayfs's own marks: `.wh.x` a character device 0/0 named x, `.wh..wh..opq` the attribute
-trusted.overlay.opaque=y. Both hide only what lower layers have, so that x in the same layer stays.
+trusted.overlay.opaque=y. Both hide only what lower layers have, so that x in the same layer stays; a whiteout of what
+no lower layer has is dropped, since a directory that exists in one layer alone would list it as a broken name.
 
 Source: OCI image-spec layer.md; the kernel's Documentation/filesystems/overlayfs.rst; tar(5).
 """
@@ -15,28 +16,24 @@ Source: OCI image-spec layer.md; the kernel's Documentation/filesystems/overlayf
 import contextlib
 import errno
 import os
-import re
 import stat
 import tarfile
 from collections.abc import Sequence
 from typing import Final, cast
 
+from logd.images import attributes
+from logd.images.attributes import OVERLAY_XATTRS, time_of
 from logd.images.kernel import RESOLVE_BENEATH, RESOLVE_NO_MAGICLINKS, RESOLVE_NO_SYMLINKS, RESOLVE_NO_XDEV, openat2
 from logd.images.limits import Limits
+from logd.images.lowerlayers import OPAQUE_XATTR, LowerLayers, is_opaque, is_whiteout
 from logd.images.tarstream import CHUNK, ArchiveRefused, Source
 from logd.images.trees import remove_tree
 
 WHITEOUT: Final = ".wh."
 WHITEOUT_META: Final = ".wh..wh."
 OPAQUE: Final = ".wh..wh..opq"
-OPAQUE_XATTR: Final = "trusted.overlay.opaque"
-XATTR_PREFIX: Final = "SCHILY.xattr."
-"""Of the PAX records that carry extended attributes (star(1), GNU tar, Go)."""
-OVERLAY_XATTRS: Final = ("trusted.overlay.", "user.overlay.")
 IN_LAYER: Final = RESOLVE_BENEATH | RESOLVE_NO_MAGICLINKS | RESOLVE_NO_XDEV
 O_DIRECTORY_PATH: Final = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW
-MAX_ID: Final = 0xFFFF_FFFE
-"""Of users and groups: 2^32-1 is "no change" to chown(2)."""
 FILE_TYPES: Final = (tarfile.REGTYPE, tarfile.AREGTYPE, tarfile.CONTTYPE, tarfile.GNUTYPE_SPARSE)
 NODE_TYPES: Final = {tarfile.CHRTYPE: stat.S_IFCHR, tarfile.BLKTYPE: stat.S_IFBLK, tarfile.FIFOTYPE: stat.S_IFIFO}
 REFUSING: Final = (
@@ -44,8 +41,6 @@ REFUSING: Final = (
     *(errno.EEXIST, errno.EMLINK, errno.EPERM, errno.EFBIG, errno.ENOTSUP, errno.ERANGE, errno.E2BIG, errno.ENOTEMPTY),
 )
 """What the kernel says when the entry is at fault, not the disk."""
-
-_TIME: Final = re.compile(r"(-?)(\d{1,12})(?:\.(\d{1,9})\d*)?", re.ASCII)
 
 
 def clean_name(name: str, what: str) -> str:
@@ -60,26 +55,18 @@ def clean_name(name: str, what: str) -> str:
     return "/".join(parts)
 
 
-def time_of(member: tarfile.TarInfo) -> int:
-    """Return the time of modification in nanoseconds; the PAX record has the fraction."""
-    match = _TIME.fullmatch(member.pax_headers.get("mtime", ""))
-    if match is None:
-        return int(member.mtime) * 1_000_000_000
-    ns = int(match[2]) * 1_000_000_000 + int((match[3] or "").ljust(9, "0"))
-    return -ns if match[1] else ns
-
-
 class LayerTree:
     """Builds the tree below `root`. `lower` are the directories of the layers beneath, the nearest first.
 
-    Directories that the tar does not name get owner, mode and attributes of the nearest lower layer's, else
+    Directories that the tar does not name get owner, mode and attributes of those that the lower layers show, else
     root:root 0755.
     """
 
     def __init__(self, root: int, limits: Limits, lower: Sequence[int] = ()) -> None:
         self._root = root
         self._limits = limits
-        self._lower = lower
+        self._lower = LowerLayers(lower)
+        self._whiteouts: list[tuple[str, str]] = []  # folder, name
         self._directories: dict[str, int] = {}  # name → mtime, set last because every new entry changes it
         self._parent = ("", root)
         self.size = 0
@@ -99,13 +86,15 @@ class LayerTree:
             raise ArchiveRefused(f"entry {member.name!r}: {reason}") from error
 
     def finish(self) -> None:
-        """Set the directories' times, which the entries in them have changed."""
+        """Drop whiteouts of nothing, and set the directories' times, which the entries in them have changed."""
         self._forget_parent()
+        for folder, base in self._whiteouts:
+            self._drop_idle_whiteout(folder, base)
         for name, time_ns in self._directories.items():
             with contextlib.suppress(OSError):  # a later entry took its place
                 fd = openat2(self._root, name or ".", O_DIRECTORY_PATH, IN_LAYER)
                 try:
-                    _set_time(fd, time_ns)
+                    attributes.set_time(fd, time_ns)
                 finally:
                     os.close(fd)
 
@@ -122,7 +111,7 @@ class LayerTree:
         if base == OPAQUE:
             os.setxattr(parent, OPAQUE_XATTR, b"y")
         elif base.startswith(WHITEOUT):
-            self._whiteout(parent, base.removeprefix(WHITEOUT))
+            self._whiteout(parent, folder, base.removeprefix(WHITEOUT))
         elif member.type == tarfile.DIRTYPE:
             self._directory(parent, base, name, member)
         else:
@@ -133,7 +122,7 @@ class LayerTree:
         if member.type != tarfile.DIRTYPE:
             raise ArchiveRefused("the root of a layer can only be a directory")
         self._directories[""] = time_of(member)
-        _set_attributes(self._root, member)
+        attributes.set_all(self._root, member)
 
     def _leaf(self, parent: int, base: str, member: tarfile.TarInfo, source: Source) -> None:
         if member.type in FILE_TYPES:
@@ -145,7 +134,7 @@ class LayerTree:
         elif member.type in NODE_TYPES:
             mode = NODE_TYPES[member.type] | 0o600
             os.mknod(base, mode, os.makedev(member.devmajor, member.devminor), dir_fd=parent)
-            _set_attributes_at(parent, base, member)
+            attributes.set_at(parent, base, member)
         else:
             raise ArchiveRefused(f"its type {member.type!r} is not known")
 
@@ -158,8 +147,8 @@ class LayerTree:
                 _copy(source, fd, member.size)
             else:
                 _copy_sparse(source, fd, member.size, cast("list[tuple[int, int]]", member.sparse))
-            _set_attributes(fd, member)
-            _set_time(fd, time_of(member))
+            attributes.set_all(fd, member)
+            attributes.set_time(fd, time_of(member))
         finally:
             os.close(fd)
 
@@ -172,9 +161,7 @@ class LayerTree:
                 raise ArchiveRefused(f"the symbolic link's target {target!r} leads outside of the layer")
         self._count(len(os.fsencode(target)))
         os.symlink(target, base, dir_fd=parent)
-        os.chown(base, _id_of(member.uid, "user"), _id_of(member.gid, "group"), dir_fd=parent, follow_symlinks=False)
-        os.utime(base, ns=_times(time_of(member)), dir_fd=parent, follow_symlinks=False)
-        _set_attributes_by_name(parent, base, member)
+        attributes.set_at(parent, base, member)
 
     def _hard_link(self, parent: int, base: str, member: tarfile.TarInfo) -> None:
         target = clean_name(member.linkname, "hard link to")
@@ -198,23 +185,50 @@ class LayerTree:
         try:
             if before is not None and not stat.S_ISDIR(before.st_mode):
                 os.setxattr(fd, OPAQUE_XATTR, b"y")  # what was there hid the lower directory, and so must this one
-            _set_attributes(fd, member)
+            attributes.set_all(fd, member)
             self._directories[name] = time_of(member)
         finally:
             os.close(fd)
 
-    def _whiteout(self, parent: int, base: str) -> None:
+    def _whiteout(self, parent: int, folder: str, base: str) -> None:
         if base in {"", ".", ".."}:
             raise ArchiveRefused("it is a whiteout of nothing")
         before = _stat(parent, base)
         if before is None:
             os.mknod(base, stat.S_IFCHR, os.makedev(0, 0), dir_fd=parent)
+            self._whiteouts.append((folder, base))
         elif stat.S_ISDIR(before.st_mode):
             fd = os.open(base, O_DIRECTORY_PATH | os.O_CLOEXEC, dir_fd=parent)
             try:
                 os.setxattr(fd, OPAQUE_XATTR, b"y")
             finally:
                 os.close(fd)
+
+    def _drop_idle_whiteout(self, folder: str, base: str) -> None:
+        parts = folder.split("/") if folder else []
+        name = f"{folder}/{base}" if folder else base
+        try:
+            parent = openat2(self._root, folder or ".", O_DIRECTORY_PATH, IN_LAYER | RESOLVE_NO_SYMLINKS)
+        except OSError as error:
+            if error.errno in {errno.ENOENT, errno.ENOTDIR, errno.ELOOP}:
+                return  # a later entry took the folder's place, or it was reached through a link: let it be
+            raise
+        try:
+            before = _stat(parent, base)
+            if before is None or not is_whiteout(before):
+                return
+            hidden = any(self._opaque_here("/".join(parts[:depth])) for depth in range(1, len(parts) + 1))
+            if hidden or self._lower.holder(name) is None:
+                os.unlink(base, dir_fd=parent)
+        finally:
+            os.close(parent)
+
+    def _opaque_here(self, folder: str) -> bool:
+        fd = openat2(self._root, folder, os.O_RDONLY | os.O_DIRECTORY, IN_LAYER)
+        try:
+            return is_opaque(fd)
+        finally:
+            os.close(fd)
 
     def _replace(self, parent: int, base: str, name: str) -> None:
         """Remove what an earlier entry of this layer put there."""
@@ -243,43 +257,62 @@ class LayerTree:
 
     def _open_or_make(self, folder: str) -> int:
         try:
-            return openat2(self._root, folder, O_DIRECTORY_PATH & ~os.O_NOFOLLOW, IN_LAYER)
+            return self._open_folder(folder)
+        except OSError as error:
+            if error.errno not in {errno.ENOENT, errno.ENOTDIR}:
+                raise
+        parts = folder.split("/")
+        fd = os.dup(self._root)
+        for depth, base in enumerate(parts, 1):
+            above, prefix = fd, "/".join(parts[:depth])
+            try:
+                fd = self._open_or_make_one(above, base, prefix)
+            finally:
+                os.close(above)
+        return fd
+
+    def _open_folder(self, folder: str) -> int:
+        try:
+            return openat2(self._root, folder, os.O_RDONLY | os.O_DIRECTORY, IN_LAYER)
         except OSError as error:
             if error.errno == errno.EXDEV:
                 raise ArchiveRefused("it lies behind a symbolic link that leads outside of the layer") from error
-            if error.errno != errno.ENOENT:
-                raise
-        above, _, base = folder.rpartition("/")
-        parent = self._open_or_make(above) if above else os.dup(self._root)
-        try:
-            os.mkdir(base, 0o755, dir_fd=parent)
-            fd = os.open(base, O_DIRECTORY_PATH | os.O_CLOEXEC, dir_fd=parent)
-        finally:
-            os.close(parent)
+            raise
+
+    def _open_or_make_one(self, above: int, base: str, prefix: str) -> int:
+        """Open the directory `prefix`, which is `base` in the open directory above it; a whiteout gives way to it."""
+        with contextlib.suppress(FileNotFoundError, NotADirectoryError):
+            return self._open_folder(prefix)
+        before = _stat(above, base)
+        hides = before is not None and is_whiteout(before)
+        if before is not None and not hides:
+            raise ArchiveRefused(f"{prefix!r} is not a directory")
+        if hides:
+            os.unlink(base, dir_fd=above)
+        os.mkdir(base, 0o755, dir_fd=above)
+        fd = os.open(base, O_DIRECTORY_PATH | os.O_CLOEXEC, dir_fd=above)
         os.fchmod(fd, 0o755)
-        self._inherit(fd, folder)
+        if hides:
+            os.setxattr(fd, OPAQUE_XATTR, b"y")
+        else:
+            self._inherit(fd, prefix)
         return fd
 
     def _inherit(self, fd: int, folder: str) -> None:
         """Give a directory that the tar does not name what the lower layers say of it."""
-        for lower in self._lower:
-            try:
-                below = openat2(lower, folder, O_DIRECTORY_PATH, IN_LAYER | RESOLVE_NO_SYMLINKS)
-            except OSError as error:
-                if error.errno == errno.ENOENT:
-                    continue
-                return  # a whiteout, a file or a link hides whatever lies deeper
-            try:
-                there = os.fstat(below)
-                os.fchown(fd, there.st_uid, there.st_gid)
-                os.fchmod(fd, stat.S_IMODE(there.st_mode))
-                for name in os.listxattr(below):
-                    if not name.startswith(OVERLAY_XATTRS):
-                        _set_attribute(fd, name, os.getxattr(below, name))
-                self._directories[folder] = there.st_mtime_ns
-            finally:
-                os.close(below)
+        below = self._lower.open_directory(folder)
+        if below is None:
             return
+        try:
+            there = os.fstat(below)
+            os.fchown(fd, there.st_uid, there.st_gid)
+            os.fchmod(fd, stat.S_IMODE(there.st_mode))
+            for name in os.listxattr(below):
+                if not name.startswith(OVERLAY_XATTRS):
+                    attributes.set_attribute(fd, name, os.getxattr(below, name))
+            self._directories[folder] = there.st_mtime_ns
+        finally:
+            os.close(below)
 
     def _count(self, size: int) -> None:
         self.size += size
@@ -306,70 +339,11 @@ def _copy_sparse(source: Source, fd: int, size: int, extents: Sequence[tuple[int
     """Write the data where the map says, in rising order, and leave holes between."""
     end = 0
     for offset, length in extents:
+        if length == 0:
+            continue  # GNU tar pads its table with these, and ends it with one at the file's end
         if length < 0 or offset < end or offset + length > size:
             raise ArchiveRefused("its map of holes is damaged")
         end = offset + length
         os.lseek(fd, offset, os.SEEK_SET)
         _copy(source, fd, length)
     os.ftruncate(fd, size)
-
-
-def _id_of(number: int, what: str) -> int:
-    if not 0 <= number <= MAX_ID:
-        raise ArchiveRefused(f"its {what} {number} is not one of 0 to {MAX_ID}")
-    return number
-
-
-def _set_attributes(fd: int, member: tarfile.TarInfo) -> None:
-    """Owner before mode and attributes: chown(2) clears setuid bits and file capabilities."""
-    os.fchown(fd, _id_of(member.uid, "user"), _id_of(member.gid, "group"))
-    os.fchmod(fd, member.mode & 0o7777)
-    for name, value in _attributes(member):
-        _set_attribute(fd, name, value)
-
-
-def _set_attributes_at(parent: int, base: str, member: tarfile.TarInfo) -> None:
-    """Do the same for a device or a FIFO just made, which can't be opened; it is no symbolic link."""
-    os.chown(base, _id_of(member.uid, "user"), _id_of(member.gid, "group"), dir_fd=parent, follow_symlinks=False)
-    os.chmod(base, member.mode & 0o7777, dir_fd=parent)
-    _set_attributes_by_name(parent, base, member)
-    os.utime(base, ns=_times(time_of(member)), dir_fd=parent, follow_symlinks=False)
-
-
-def _set_attributes_by_name(parent: int, base: str, member: tarfile.TarInfo) -> None:
-    """Set extended attributes of what can't be opened; setxattr(2) has no form with a directory's descriptor."""
-    if attributes := _attributes(member):
-        os.fchdir(parent)
-        for name, value in attributes:
-            _set_attribute(base, name, value, follow=False)
-
-
-def _attributes(member: tarfile.TarInfo) -> list[tuple[str, bytes]]:
-    found = []
-    for key, value in member.pax_headers.items():
-        if not key.startswith(XATTR_PREFIX):
-            continue
-        name = key.removeprefix(XATTR_PREFIX)
-        if name.startswith(OVERLAY_XATTRS):
-            raise ArchiveRefused(f"it carries the attribute {name!r}, which is overlayfs's own")
-        found.append((name, value.encode("utf-8", "surrogateescape")))
-    return found
-
-
-def _set_attribute(target: int | str, name: str, value: bytes, *, follow: bool = True) -> None:
-    """Set it where the file system can hold it (Docker does the same: a layer is not refused for it)."""
-    unable = (errno.ENOTSUP, errno.EPERM) if name.startswith("user.") else (errno.ENOTSUP,)  # EPERM: not on a link
-    try:
-        os.setxattr(target, name, value, follow_symlinks=follow)
-    except OSError as error:
-        if error.errno not in unable:
-            raise
-
-
-def _times(time_ns: int) -> tuple[int, int]:
-    return time_ns, time_ns
-
-
-def _set_time(fd: int, time_ns: int) -> None:
-    with contextlib.suppress(OverflowError):  # beyond what the kernel can say: the time of unpacking stays
-        os.utime(fd, ns=_times(time_ns))
