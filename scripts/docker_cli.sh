@@ -9,11 +9,13 @@ command -v docker >/dev/null && exit 0
 echo "no docker command line: taking it from Debian's docker.io (it is not installed)"
 scratch=$(mktemp -d)
 trap 'rm -rf "$scratch"' EXIT
-chmod 755 "$scratch"
 cd "$scratch"
-[ "$(id -u)" -ne 0 ] || apt-get update -q
-if ! apt-get download -q docker-cli 2>/dev/null; then # newer Debian has the client by itself
-    apt-get download -q docker.io
+if [ "$(id -u)" -eq 0 ]; then
+    apt-get update -qq
+    chown _apt "$scratch"
+fi
+if ! apt-get download -qq docker-cli 2>/dev/null; then # newer Debian has the client by itself
+    apt-get download -qq docker.io
 fi
 dpkg-deb -x ./*.deb unpacked
 mkdir -p "$1"

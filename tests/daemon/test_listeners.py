@@ -156,7 +156,10 @@ def test_a_pidfile_of_a_process_that_is_no_logd_is_taken_over(tmp_path: Path) ->
 
 def test_a_pidfile_of_a_living_logd_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "logd.pid"
-    with subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)", "logd.daemon"]) as other:
+    code = "import time; print(flush=True); time.sleep(60)"
+    with subprocess.Popen([sys.executable, "-c", code, "logd.daemon"], stdout=subprocess.PIPE) as other:
+        assert other.stdout is not None
+        other.stdout.readline()  # its command line is in place
         path.write_text(f"{other.pid}\n")
         try:
             with pytest.raises(Conflict, match=f"process with PID {other.pid} is still running"):
