@@ -35,11 +35,12 @@ def frame_lines(stream: int, data: bytes) -> bytes:
 
     That is how dockerd frames logs, and how users of the SDKs read them: a frame is a line.
     """
-    pack = HEADER.pack
-    pieces: list[bytes] = []
-    for line in data.splitlines(keepends=True) if _plain(data) else _lines(data):
-        pieces.append(pack(stream, len(line)))
-        pieces.append(line)
+    lines = data.splitlines(keepends=True) if _plain(data) else _lines(data)
+    lengths = list(map(len, lines))
+    headers = {length: HEADER.pack(stream, length) for length in set(lengths)}
+    pieces = [b""] * (2 * len(lines))  # filled by the stride: half the time of a loop
+    pieces[::2] = [headers[length] for length in lengths]
+    pieces[1::2] = lines
     return b"".join(pieces)
 
 
@@ -48,13 +49,11 @@ def _plain(data: bytes) -> bool:
     return b"\r" not in data
 
 
-def _lines(data: bytes) -> Iterator[bytes]:
-    """Yield the lines of `data`, cut after each newline only."""
+def _lines(data: bytes) -> list[bytes]:
+    """Return the lines of `data`, cut after each newline only."""
     *whole, last = data.split(b"\n")
-    for line in whole:
-        yield line + b"\n"
-    if last:
-        yield last
+    lines = [line + b"\n" for line in whole]
+    return [*lines, last] if last else lines
 
 
 class Decoder:
