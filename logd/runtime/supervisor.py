@@ -411,14 +411,17 @@ class Supervisor:
     async def _start_keeper(self) -> None:
         """Start a keeper in a session of its own, and wait until it serves."""
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        with theirs:
-            self._keeper_pid = await asyncio.to_thread(_spawn_keeper, self.exec_root, theirs.fileno())
-        ours.setblocking(False)
-        loop = asyncio.get_running_loop()
         try:
+            with theirs:
+                self._keeper_pid = await asyncio.to_thread(_spawn_keeper, self.exec_root, theirs.fileno())
+            ours.setblocking(False)
+            loop = asyncio.get_running_loop()
             ready = await asyncio.wait_for(loop.sock_recv(ours, 4096), KEEPER_START_S)
         except TimeoutError:
             ready = b""
+        except BaseException:
+            ours.close()
+            raise
         if not ready:
             ours.close()
             raise KeeperFailed(f"the keeper of the shims did not start; see {self.exec_root / KEEPER_LOG}")
