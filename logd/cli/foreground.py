@@ -5,7 +5,7 @@ import socket
 import threading
 
 from logd.cli.client import Broken, Response
-from logd.cli.printers import STDERR_FD, STDOUT_FD, write_all
+from logd.cli.output import STDERR_FD, STDOUT_FD, write_all
 from logd.errors import LogdError
 from logd.stdcopy import STDERR, STDOUT, SYSTEM_ERROR, Decoder
 

@@ -92,11 +92,6 @@ def parse_cursor(text: str) -> tuple[int, int]:
     return int(numbers[0]), int(numbers[1])
 
 
-def format_cursor(positions: tuple[int, int]) -> str:
-    """Return the text of a cursor."""
-    return f"1:{positions[0]}:{positions[1]}"
-
-
 def _rare(kind: int, time_ns: int, position: int, payload: bytes) -> list[Event]:
     text = payload.decode("utf-8", "replace")
     if kind == GAP:

@@ -8,22 +8,16 @@ from typing import TYPE_CHECKING, Final
 from logd.cli import terminal
 from logd.cli.client import Client
 from logd.cli.options import Options, parse_options
-from logd.cli.printers import (
-    STDERR_FD,
-    STDOUT_FD,
-    ExactPrinter,
-    JsonPrinter,
-    Notices,
-    PrefixPrinter,
-    Printer,
-    write_all,
-)
+from logd.cli.output import STDERR_FD, STDOUT_FD, Notices, Output, write_all
+from logd.cli.printers import ExactPrinter, JsonPrinter, PrefixPrinter, Printer
 from logd.cli.streams import Container, LogStream
 from logd.errors import InvalidParameter, LogdError, NotFound
 
 if TYPE_CHECKING:
     from logd.cli.arrivals import Arrivals
+    from logd.cli.merge import Merger
 
+MANY_STREAMS: Final = 500
 HELP: Final = """\
 Usage:  logs [OPTIONS] CONTAINER...
 
@@ -139,21 +133,25 @@ def show(client: Client, options: Options, containers: Sequence[Container], arri
         return stream
 
     streams = [LogStream(client, one, options.query, after) for one, after in starts(containers, options)]
-    printer = make_printer(options, containers, several=len(containers) > 1 or arrivals is not None)
+    allow_descriptors(len(streams))
+    output = Output()
+    notices = Notices(output)
+    printer = make_printer(options, containers, output, notices, several=len(containers) > 1 or arrivals is not None)
     for stream in streams:
         stream.open()
     if terminal_may_be_coloured(printer):
-        signal.signal(signal.SIGINT, lambda *_: interrupted(printer))
-    if len(streams) == 1 and arrivals is None:
-        show_one(streams[0], printer)
-    else:
-        from logd.cli.merge import Merger  # noqa: PLC0415  # for several only
+        signal.signal(signal.SIGINT, lambda *_: interrupted(printer, output))
+    try:
+        if len(streams) == 1 and arrivals is None:
+            show_one(streams[0], printer, output)
+        else:
+            from logd.cli.merge import Merger  # noqa: PLC0415  # for several only
 
-        merger = Merger(streams, follow=options.follow, arrivals=arrivals, opener=opened)
-        for stream, event in merger.events():
-            printer.show(stream, [event])
-    printer.finish()
-    return 1 if printer.failed else 0
+            show_merged(Merger(streams, follow=options.follow, arrivals=arrivals, opener=opened), printer, output)
+    finally:
+        printer.finish()
+        output.flush()
+    return 1 if notices.failed else 0
 
 
 def starts(containers: Sequence[Container], options: Options) -> list[tuple[Container, tuple[int, int] | None]]:
@@ -168,21 +166,43 @@ def starts(containers: Sequence[Container], options: Options) -> list[tuple[Cont
     return [(one, places.get(one.id)) for one in containers]
 
 
-def make_printer(options: Options, containers: Sequence[Container], *, several: bool) -> Printer:
+def make_printer(
+    options: Options, containers: Sequence[Container], output: Output, notices: Notices, *, several: bool
+) -> Printer:
     """Return the printer for the options."""
-    notices = Notices()
     if options.as_json:
-        return JsonPrinter(notices)
+        return JsonPrinter(output, notices)
     if several or options.timestamps:
         names = [one.name for one in containers] if several else None
-        return PrefixPrinter(notices, names, timestamps=options.timestamps, raw=options.raw, colour=options.colour)
-    return ExactPrinter(notices, raw=options.raw)
+        return PrefixPrinter(
+            output, notices, names, timestamps=options.timestamps, raw=options.raw, colour=options.colour
+        )
+    return ExactPrinter(output, notices, raw=options.raw)
 
 
-def show_one(stream: LogStream, printer: Printer) -> None:
+def show_one(stream: LogStream, printer: Printer, output: Output) -> None:
     """Show one container's log as it arrives."""
     while not stream.ended:
         printer.show(stream, stream.receive())
+        output.flush()
+
+
+def show_merged(merger: "Merger", printer: Printer, output: Output) -> None:
+    """Show several containers' logs by time."""
+    for batch in merger.batches():
+        for stream, event in batch:
+            printer.show(stream, (event,))
+        output.flush()
+
+
+def allow_descriptors(count: int) -> None:
+    """Raise our limit of open files, which is 1024 by default, as far as is allowed: each stream needs one."""
+    if count < MANY_STREAMS:
+        return
+    import resource  # noqa: PLC0415  # for very many only
+
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 
 
 def terminal_may_be_coloured(printer: Printer) -> bool:
@@ -190,9 +210,10 @@ def terminal_may_be_coloured(printer: Printer) -> bool:
     return isinstance(printer, ExactPrinter) and any(map(terminal.is_terminal, (STDOUT_FD, STDERR_FD)))
 
 
-def interrupted(printer: Printer) -> None:
+def interrupted(printer: Printer, output: Output) -> None:
     """Leave the terminal as it was, then die of SIGINT, so that a shell's loop ends too."""
     printer.finish()
+    output.flush()
     signal.signal(signal.SIGINT, signal.SIG_DFL)
     signal.raise_signal(signal.SIGINT)
 

@@ -12,7 +12,7 @@ from logd.cli.client import DEFAULT_HOST, Client
 from logd.cli.command import Command
 from logd.cli.completion import completion
 from logd.cli.container_commands import Several
-from logd.cli.printers import STDERR_FD, write_all
+from logd.cli.output import STDERR_FD, write_all
 from logd.cli.terminal import visible
 from logd.errors import InvalidParameter, LogdError
 

@@ -59,18 +59,19 @@ class Merger:
         if arrivals is not None:
             self._poll.register(arrivals.fileno(), select.POLLIN)
 
-    def events(self) -> Iterator[tuple[LogStream, Event]]:
-        """Yield the events of all streams until all have ended; with arrivals, for ever.
+    def batches(self) -> Iterator[list[tuple[LogStream, Event]]]:
+        """Yield the events of all streams, as many as can be had at once, until all end; with arrivals, for ever.
 
         A stream that breaks ends with a Failure; the others go on.
         """
         while self._queues or self._arrivals is not None:
             self._receive()
             if self._heads and not self._missing:
-                yield from self._emit()
+                yield self._ready()
 
-    def _emit(self) -> Iterator[tuple[LogStream, Event]]:
-        """Yield the earliest events until one of the queues is empty, when that stream must be asked again."""
+    def _ready(self) -> list[tuple[LogStream, Event]]:
+        """Return the earliest events until one of the queues is empty, when that stream must be asked again."""
+        ready: list[tuple[LogStream, Event]] = []
         while True:
             _, order, stream = heapq.heappop(self._heads)
             queue = self._queues[stream]
@@ -83,9 +84,9 @@ class Merger:
                 self._drop(stream)
             else:
                 self._ask(stream)
-            yield stream, event
+            ready.append((stream, event))
             if not queue:
-                return
+                return ready
 
     def _patience_ms(self) -> float | None:
         """Return how long to wait for more: 0 while something can be given out, None for ever."""

@@ -1,27 +1,21 @@
-"""Events of log streams → bytes on the two outputs: exact, with prefixes, or as JSON.
+"""Events of log streams → bytes for the two outputs: exact, with prefixes, or as JSON.
 
 In a pipe one container's bytes come out as the container wrote them, its stdout on stdout and its stderr on stderr.
-Nothing is buffered here: what has been received has been written.
 """
 
-import os
-import select
 from collections.abc import Sequence
-from typing import Final, Protocol
+from functools import lru_cache
+from typing import Protocol
 
 from logd.cli import terminal
 from logd.cli.frames import Event, Failure
+from logd.cli.output import STDERR_FD, STDOUT_FD, Notices, Output
 from logd.cli.streams import LogStream, positions_after
 from logd.record import STDERR, STDOUT, STREAM_NAMES, Gap, Run
 
-STDOUT_FD: Final = 1
-STDERR_FD: Final = 2
-
 
 class Printer(Protocol):
-    """What shows events. `failed` is set by one that means that the log is not all there."""
-
-    failed: bool
+    """What shows events."""
 
     def show(self, stream: LogStream, events: Sequence[Event]) -> None:
         """Write the events of one stream, in their order."""
@@ -30,79 +24,48 @@ class Printer(Protocol):
         """Leave the terminal as it was found."""
 
 
-def write_all(descriptor: int, data: bytes) -> None:
-    """Write all of `data`, to a descriptor that may be in non-blocking mode too (ssh makes terminals so)."""
-    view = memoryview(data)
-    while view:
-        try:
-            view = view[os.write(descriptor, view) :]
-        except BlockingIOError:
-            select.select([], [descriptor], [])
+@lru_cache(maxsize=64)
+def _second(seconds: int) -> str:
+    from logd.units import format_time  # noqa: PLC0415  # `logs` without a time need not import it
+
+    return format_time(seconds * 1_000_000_000)[:-10]
 
 
-class Notices:
-    """What `logs` itself says on stderr about a log: gaps and failures."""
-
-    def __init__(self) -> None:
-        self.failed = False
-        self._colour = terminal.wants_colour("auto", STDERR_FD)
-
-    def show(self, stream: LogStream, event: Gap | Failure) -> None:
-        """Write one line."""
-        if isinstance(event, Failure):
-            self.failed = True
-            self.line(f"{stream.container.name}: {event.text}")
-            return
-        amount = f"{event.length} bytes" if event.length else "an unknown number of bytes"
-        source = STREAM_NAMES.get(event.stream, "output")
-        self.line(f"{stream.container.name}: {amount} of {source} missing here: {event.reason}")
-
-    def line(self, text: str) -> None:
-        """Write `text`, marked as ours."""
-        data = f"logs: {terminal.visible(text)}".encode()
-        write_all(STDERR_FD, terminal.GAP_COLOUR + data + terminal.RESET + b"\n" if self._colour else data + b"\n")
+def stamp(time_ns: int) -> str:
+    """Return RFC 3339 with nine digits, as `units.format_time` does; runs mostly share their second."""
+    seconds, fraction = divmod(time_ns, 1_000_000_000)
+    return f"{_second(seconds)}{fraction:09d}Z"
 
 
 class ExactPrinter:
     """One container without prefixes: its very bytes, but for what a terminal would obey."""
 
-    def __init__(self, notices: Notices, *, raw: bool) -> None:
-        self.failed = False
+    def __init__(self, output: Output, notices: Notices, *, raw: bool) -> None:
+        self._output = output
         self._notices = notices
         self._guard = {fd: not raw and terminal.is_terminal(fd) for fd in (STDOUT_FD, STDERR_FD)}
         self._coloured: set[int] = set()
 
     def show(self, stream: LogStream, events: Sequence[Event]) -> None:
-        """Write the events; runs of one stream that follow each other go out in one write."""
-        pieces: list[bytes] = []
-        target = STDOUT
+        """Write the events."""
         for event in events:
             if isinstance(event, Run):
-                if event.stream != target:
-                    self._write(target, pieces)
-                    pieces, target = [], event.stream
-                pieces.append(event.data)
+                self._show_run(event)
             elif isinstance(event, (Gap, Failure)):
-                self._write(target, pieces)
-                pieces = []
                 self._notices.show(stream, event)
-        self._write(target, pieces)
-        self.failed = self._notices.failed
 
     def finish(self) -> None:
         """Reset colours that the container left on."""
         for descriptor in self._coloured:
-            write_all(descriptor, terminal.RESET)
+            self._output.write(descriptor, terminal.RESET)
 
-    def _write(self, stream: int, pieces: list[bytes]) -> None:
-        if not pieces:
-            return
-        data = pieces[0] if len(pieces) == 1 else b"".join(pieces)
-        if self._guard[stream]:  # the numbers of the streams are those of the descriptors
+    def _show_run(self, run: Run) -> None:
+        data, descriptor = run.data, run.stream  # the numbers of the streams are those of the descriptors
+        if self._guard[descriptor]:
             data = terminal.neutralise(data)
             if terminal.has_colour(data):
-                self._coloured.add(stream)
-        write_all(stream, data)
+                self._coloured.add(descriptor)
+        self._output.write(descriptor, data)
 
 
 class PrefixPrinter:
@@ -110,6 +73,7 @@ class PrefixPrinter:
 
     def __init__(
         self,
+        output: Output,
         notices: Notices,
         names: Sequence[str] | None,
         *,
@@ -118,7 +82,7 @@ class PrefixPrinter:
         colour: str = "auto",
     ) -> None:
         """`names` are those to be told apart, others may come; None for one container, whose lines carry no name."""
-        self.failed = False
+        self._output = output
         self._notices = notices
         self._timestamps = timestamps
         self._terminal = {fd: terminal.is_terminal(fd) for fd in (STDOUT_FD, STDERR_FD)}
@@ -139,7 +103,6 @@ class PrefixPrinter:
             elif isinstance(event, (Gap, Failure)):
                 self._end_line(STDERR_FD)
                 self._notices.show(stream, event)
-        self.failed = self._notices.failed
 
     def finish(self) -> None:
         """Nothing is left on: colours are reset at each line's end."""
@@ -162,15 +125,13 @@ class PrefixPrinter:
             self._open.pop(place, None)
         else:
             self._open[place] = (stream, run.stream)
-        write_all(descriptor, text)
+        self._output.write(descriptor, text)
 
     def _prefix(self, stream: LogStream, run: Run) -> bytes:
         tag = self._tag(run.stream, stream.container.name) if self._named else b""
         if not self._timestamps:
             return tag
-        from logd.units import format_time  # noqa: PLC0415  # `logs` without a time need not import it
-
-        return tag + format_time(run.time_ns).encode() + b" "
+        return tag + stamp(run.time_ns).encode() + b" "
 
     def _tag(self, descriptor: int, name: str) -> bytes:
         """Return what stands before the lines of a container."""
@@ -187,18 +148,19 @@ class PrefixPrinter:
         """End the line of another stream that stands open in the same place."""
         place = STDOUT_FD if self._one_place else descriptor
         if self._open.pop(place, None) is not None:
-            write_all(descriptor, b"\n")
+            self._output.write(descriptor, b"\n")
 
 
 class JsonPrinter:
     """One JSON object a line, on stdout, whichever stream it came from."""
 
-    def __init__(self, notices: Notices) -> None:
+    def __init__(self, output: Output, notices: Notices) -> None:
         import json  # noqa: PLC0415  # only here
 
-        self.failed = False
+        self._output = output
         self._notices = notices
-        self._encode = json.JSONEncoder(ensure_ascii=True).encode  # ASCII: safe on a terminal too
+        # ASCII, so that it is safe on a terminal; newlines between the items of a list, where no string has one
+        self._encode = json.JSONEncoder(ensure_ascii=True, separators=("\n", ":")).encode
         self._positions: dict[LogStream, tuple[int, int]] = {}
 
     def show(self, stream: LogStream, events: Sequence[Event]) -> None:
@@ -206,35 +168,40 @@ class JsonPrinter:
         for event in events:
             before = self._positions.get(stream) or stream.after or (0, 0)
             if isinstance(event, Run):
-                write_all(STDOUT_FD, self._lines(stream, event, before))
+                self._output.write(STDOUT_FD, self._lines(stream, event, before))
             elif isinstance(event, (Gap, Failure)):
                 self._notices.show(stream, event)
             self._positions[stream] = positions_after(event, before)
-        self.failed = self._notices.failed
 
     def finish(self) -> None:
         """Nothing to leave."""
 
     def _lines(self, stream: LogStream, run: Run, positions: tuple[int, int]) -> bytes:
         """Return the objects of a run. The cursor of each is the place behind it."""
-        from logd.units import format_time  # noqa: PLC0415  # see PrefixPrinter
-
         encode, container = self._encode, stream.container
         head = (
-            f'{{"time":"{format_time(run.time_ns)}","container":{encode(container.id)},'
+            f'{{"time":"{stamp(run.time_ns)}","container":{encode(container.id)},'
             f'"name":{encode(container.name)},"stream":"{STREAM_NAMES[run.stream]}",'
         )
+        before, after = stream.cursor_around(run.stream, positions)
         objects: list[str] = []
         position = run.position
         *lines, rest = run.data.split(b"\n")
-        for line in lines:
+        for line, text in zip(lines, self._texts(lines), strict=True):
             position += len(line) + 1
-            objects.append(f'{head}{self._text(line)},"cursor":"{self._cursor(stream, run, position, positions)}"}}\n')
+            objects.append(f'{head}{text},"cursor":"{before}{position}{after}"}}\n')
         if rest:
             position += len(rest)
-            cursor = self._cursor(stream, run, position, positions)
-            objects.append(f'{head}{self._text(rest)},"partial":true,"cursor":"{cursor}"}}\n')
+            objects.append(f'{head}{self._text(rest)},"partial":true,"cursor":"{before}{position}{after}"}}\n')
         return "".join(objects).encode()
+
+    def _texts(self, lines: list[bytes]) -> list[str]:
+        """Return the fields for the text of each line; encoding many at once is four times as fast."""
+        try:
+            texts = b"\n".join(lines).decode().split("\n") if lines else []
+        except UnicodeDecodeError:
+            return list(map(self._text, lines))
+        return [f'"line":{text}' for text in self._encode(texts)[1:-1].split("\n")] if texts else []
 
     def _text(self, line: bytes) -> str:
         try:
@@ -244,10 +211,6 @@ class JsonPrinter:
 
             exact = base64.b64encode(line).decode()
             return f'"line":{self._encode(line.decode("utf-8", "replace"))},"line_base64":"{exact}"'
-
-    @staticmethod
-    def _cursor(stream: LogStream, run: Run, position: int, before: tuple[int, int]) -> str:
-        return stream.cursor((position, before[1]) if run.stream == STDOUT else (before[0], position))
 
 
 assert (STDOUT, STDERR) == (STDOUT_FD, STDERR_FD)

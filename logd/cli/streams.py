@@ -9,7 +9,7 @@ from collections.abc import Callable
 from typing import Final, NamedTuple
 
 from logd.cli.client import Broken, Client, Query, Refused, Response, Unreachable, quote
-from logd.cli.frames import End, Event, Failure, FrameDecoder, Start, format_cursor
+from logd.cli.frames import End, Event, Failure, FrameDecoder, Start
 from logd.record import STDOUT, Gap, Run
 
 RECONNECT_S: Final = 30.0
@@ -101,17 +101,31 @@ class LogStream:
                 raise
             self._reconnect()
             return []
-        return [event for event in events if self._take(event)]
+        return self._take(events)
 
-    def cursor(self, positions: tuple[int, int]) -> str:
-        """Return the text from which --after resumes at `positions` of this container."""
-        return f"{self.container.id or self.container.ref}@{format_cursor(positions)}"
+    def cursor_around(self, stream: int, positions: tuple[int, int]) -> tuple[str, str]:
+        """Return what stands before and after the position of one stream in the cursor for --after.
 
-    def _take(self, event: Event) -> bool:
-        """Keep the place; say whether the event is for whoever prints."""
-        self.positions = positions_after(event, self.positions)
-        self.ended = self.ended or isinstance(event, (End, Failure))
-        return not isinstance(event, End)
+        A cursor is CONTAINER@1:OUT:ERR; the other stream's position is that of `positions`.
+        """
+        head = f"{self.container.id or self.container.ref}@1:"
+        return (head, f":{positions[1]}") if stream == STDOUT else (f"{head}{positions[0]}:", "")
+
+    def _take(self, events: list[Event]) -> list[Event]:
+        """Keep the place, and return what is for whoever prints."""
+        out, err = self.positions
+        for event in events:
+            if type(event) is Run:  # nearly always: written out, since it is met a million times
+                if event.stream == STDOUT:
+                    out = event.position + len(event.data)
+                else:
+                    err = event.position + len(event.data)
+            else:
+                out, err = positions_after(event, (out, err))
+        self.positions = (out, err)
+        last = events[-1] if events else None
+        self.ended = isinstance(last, (End, Failure))
+        return events[:-1] if isinstance(last, End) else events
 
     def _reconnect(self) -> None:
         """Go on after the last byte."""
