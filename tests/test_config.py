@@ -89,6 +89,12 @@ def test_flags_set_the_same_as_the_file() -> None:
     assert config.default_ulimits == {"nofile": (10, 20)}
 
 
+def test_limits_that_containers_inherit_give_way_to_default_ulimits() -> None:
+    argv = ["--config-file", "/dev/null", "--default-ulimit", "core=0"]
+    assert load(argv, {"nofile": (1, 2)}).config.default_ulimits == {"nofile": (1, 2), "core": (0, 0)}
+    assert load([*argv, "--default-ulimit", "nofile=5"], {"nofile": (1, 2)}).config.default_ulimits["nofile"] == (5, 5)
+
+
 def test_runtimes_of_file_and_flags_add_up_beside_runc(write: Any) -> None:
     content = {"runtimes": {"one": {"path": "/opt/one"}}}
     runtimes = from_file(write, content, "--add-runtime", "two=/opt/two").config.runtimes

@@ -3,12 +3,13 @@
 import asyncio
 import contextlib
 import faulthandler
+import functools
 import logging
 import os
 import resource
 import signal
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Final
 
 from logd.daemon.config_file import Loaded, load
@@ -27,20 +28,22 @@ UMASK: Final = 0o022
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the daemon; return its exit status: 0 after a stop that was asked for, 1 when it could not start."""
     arguments = list(sys.argv[1:] if argv is None else argv)
+    # Containers start with the limit that the daemon was started with, not with the one that it gives itself.
+    read_settings = functools.partial(load, arguments, {"nofile": resource.getrlimit(resource.RLIMIT_NOFILE)})
     try:
-        loaded = load(arguments)
+        loaded = read_settings()
         if loaded.validate:
             print("configuration OK")  # noqa: T201, RUF100 - dockerd's words, on standard output
             return 0
         if os.geteuid() != 0:
             raise LogdError("logd needs to be started with root privileges")
-        return _start(loaded, arguments)
+        return _start(loaded, read_settings)
     except LogdError as error:
         sys.stderr.write(f"logd: {error}\n")
         return 1
 
 
-def _start(loaded: Loaded, argv: Sequence[str]) -> int:
+def _start(loaded: Loaded, read_settings: Callable[[], Loaded]) -> int:
     notifier, activated = Notifier(), activated_sockets()
     own_log = OwnLog(choose_destination(loaded.config.log_to), loaded.config.log_format)
     own_log.set_level("debug" if loaded.config.debug else loaded.config.log_level)
@@ -49,7 +52,7 @@ def _start(loaded: Loaded, argv: Sequence[str]) -> int:
             _prepare_process()
             listeners = open_listeners(loaded.config, activated)
             _tell(loaded)
-            asyncio.run(_serve(loaded, argv, own_log, notifier, listeners))
+            asyncio.run(_serve(loaded, read_settings, own_log, notifier, listeners))
     except LogdError as error:
         log.critical("%s", error)
         if own_log.destination == "stderr":
@@ -66,11 +69,11 @@ def _start(loaded: Loaded, argv: Sequence[str]) -> int:
 
 
 async def _serve(
-    loaded: Loaded, argv: Sequence[str], own_log: OwnLog, notifier: Notifier, listeners: list[Listener]
+    loaded: Loaded, read_settings: Callable[[], Loaded], own_log: OwnLog, notifier: Notifier, listeners: list[Listener]
 ) -> None:
     from logd.daemon.service import Service  # noqa: PLC0415 - a quarter of a second that a refusal need not wait for
 
-    await Service(loaded.config, argv, own_log, notifier).run(listeners)
+    await Service(loaded.config, read_settings, own_log, notifier).run(listeners)
 
 
 @contextlib.contextmanager

@@ -7,7 +7,7 @@ empty or begin with a byte order mark, and may not name a key twice.
 import difflib
 import json
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
@@ -34,18 +34,28 @@ class Loaded(NamedTuple):
     validate: bool
 
 
-def load(argv: Sequence[str]) -> Loaded:
-    """Read flags and file. Raises InvalidParameter, whose text names each key, the file and what is accepted."""
+def load(argv: Sequence[str], inherited: Mapping[str, tuple[int, int]] | None = None) -> Loaded:
+    """Read flags and file. Raises InvalidParameter, whose text names each key, the file and what is accepted.
+
+    `inherited` are ulimits, name → (soft, hard), that containers get where default-ulimits says nothing of them.
+    """
     flags = parse_flags(argv)
     path = Path(flags.config_file) if flags.config_file is not None else DEFAULT_FILE
     if flags.config_file is None and not path.exists():
-        config, notices = _settings(flags, {}, "")
-        return Loaded(config, None, notices, flags.validate)
+        return _loaded(flags, {}, None, inherited)
     try:
-        config, notices = _settings(flags, read_file(path), str(path))
+        return _loaded(flags, read_file(path), path, inherited)
     except InvalidParameter as error:
         raise InvalidParameter(f"unable to configure the daemon with file {path}: {error}") from error
-    return Loaded(config, path, notices, flags.validate)
+
+
+def _loaded(
+    flags: Flags, content: dict[str, Any], path: Path | None, inherited: Mapping[str, tuple[int, int]] | None
+) -> Loaded:
+    values, notices = _settings(flags, content, str(path or ""))
+    if inherited:
+        values["default_ulimits"] = {**inherited, **values.get("default_ulimits", {})}
+    return Loaded(_complete(values), path, notices, flags.validate)
 
 
 def read_file(path: Path) -> dict[str, Any]:
@@ -75,7 +85,8 @@ def _no_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     return found
 
 
-def _settings(flags: Flags, content: dict[str, Any], file: str) -> tuple[DaemonConfig, list[str]]:
+def _settings(flags: Flags, content: dict[str, Any], file: str) -> tuple[dict[str, Any], list[str]]:
+    """Return the values of DaemonConfig's fields that were given, and the notices."""
     settings = _flatten(content)
     _refuse_unknown([*settings])
     _refuse_conflicts(flags, settings)
@@ -88,7 +99,7 @@ def _settings(flags: Flags, content: dict[str, Any], file: str) -> tuple[DaemonC
                 values[option.name] = _merge(values.get(option.name), _parsed(option, value, source))
             else:
                 notices += _foreign(key[0], value, source)
-    return _complete(values), notices
+    return values, notices
 
 
 def _flatten(content: dict[str, Any]) -> dict[tuple[str, ...], Any]:

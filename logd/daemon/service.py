@@ -7,7 +7,7 @@ import asyncio
 import logging
 import signal
 import ssl
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from contextlib import AsyncExitStack
 from typing import Any, Final
 
@@ -15,7 +15,7 @@ from aiohttp import web
 
 from logd.api.app import make_app
 from logd.config import DaemonConfig
-from logd.daemon.config_file import load
+from logd.daemon.config_file import Loaded
 from logd.daemon.listeners import BACKLOG, Listener, load_certificates
 from logd.daemon.notify import Notifier
 from logd.daemon.ownlog import OwnLog
@@ -36,9 +36,11 @@ EVENT_RELOAD: Final = "reload"
 class Service:
     """The running daemon. `run` returns when it was told to stop."""
 
-    def __init__(self, config: DaemonConfig, argv: Sequence[str], own_log: OwnLog, notifier: Notifier) -> None:
+    def __init__(
+        self, config: DaemonConfig, read_settings: Callable[[], Loaded], own_log: OwnLog, notifier: Notifier
+    ) -> None:
         self._config = config
-        self._argv = argv
+        self._read_settings = read_settings
         self._own_log = own_log
         self._notifier = notifier
         self._stop = asyncio.Event()
@@ -122,7 +124,7 @@ class Service:
         if self._ready:
             self._notifier.reloading()
         try:
-            loaded = load(self._argv)
+            loaded = self._read_settings()
             for context in self._tls:
                 load_certificates(context, loaded.config)
         except LogdError as error:

@@ -278,5 +278,6 @@ def test_nothing_of_the_daemon_s_own_reaches_its_children(busybox: Any) -> None:
     assert int(status["SigIgn"], 16) & standard == 0, "Python ignores SIGPIPE and SIGXFSZ; a container must not"
     assert int(status["SigBlk"], 16) & standard == 0
     assert Path(f"/proc/{pid}/oom_score_adj").read_text().strip() == "0"
+    assert resource.prlimit(pid, resource.RLIMIT_NOFILE) == resource.getrlimit(resource.RLIMIT_NOFILE)
     descriptors = {os.readlink(f"/proc/{pid}/fd/{one}") for one in os.listdir(f"/proc/{pid}/fd")}
     assert all(one == "/dev/null" or one.startswith("pipe:") for one in descriptors), descriptors
