@@ -21,7 +21,7 @@ from logd.logstore.options import StoreOptions
 from logd.logstore.segment import Kind, data_name, index_name, segment_numbers, unpack_entry
 from logd.record import STDOUT
 from logd.runtime.protocol import Launch
-from logd.runtime.supervisor import Shim, Supervisor
+from logd.runtime.supervisor import Supervisor
 
 LOGGEN_SOURCE = Path(__file__).parents[2] / "bench" / "loggen.c"
 
@@ -39,9 +39,9 @@ def processes_named(comm: str, exec_root: Path) -> list[int]:
     found = []
     for entry in Path("/proc").iterdir():
         try:
-            if entry.name.isdigit() and (entry / "comm").read_text().strip() == comm:
-                if str(exec_root) in (entry / "cmdline").read_text():
-                    found.append(int(entry.name))
+            is_one = entry.name.isdigit() and (entry / "comm").read_text().strip() == comm
+            if is_one and str(exec_root) in (entry / "cmdline").read_text():
+                found.append(int(entry.name))
         except (FileNotFoundError, ProcessLookupError):
             continue
     return found
@@ -95,20 +95,18 @@ def stored(launch: Launch, lines: int) -> dict[str, int]:
     """Check the stored stdout line by line, and the index against it."""
     folder = Path(launch.container_dir) / "log"
     files = [folder / data_name(number, STDOUT) for number in segment_numbers(str(folder))]
-    counts = subprocess.run(
-        f"cat {' '.join(str(file) for file in files)} | {Path(launch.container_dir).parents[1]}/loggen check -n {lines}",
-        shell=True,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    checker = Path(launch.container_dir).parents[1] / "loggen"
+    with subprocess.Popen(["cat", *files], stdout=subprocess.PIPE) as reader:
+        argv = [checker, "check", "-n", str(lines)]
+        counts = subprocess.run(argv, stdin=reader.stdout, capture_output=True, text=True, check=False)
     adopted = indexed = 0
     position = 0
     for number in segment_numbers(str(folder)):
         raw = (folder / index_name(number)).read_bytes()
         for at in range(96, len(raw), 32):
             entry = unpack_entry(raw[at : at + 32])
-            assert entry is not None and entry.sequence == at // 32, "the index is torn"
+            assert entry is not None, "the index is torn"
+            assert entry.sequence == at // 32, "the index misses an entry"
             if entry.kind in (Kind.DATA, Kind.ADOPTED) and entry.stream == STDOUT:
                 assert entry.position == position, "the index has a hole"
                 position += entry.length
