@@ -29,8 +29,8 @@ class State(msgspec.Struct, kw_only=True):
     """Where a container stands. Times are Unix nanoseconds, 0 for never."""
 
     running: bool = False
-    starting: bool = False
-    """A start was begun and nobody has seen its end; with `running` false, a restarted daemon has to find out."""
+    starting_ns: int = 0
+    """When a start was begun whose end is not known; a restarted daemon has to find out."""
     paused: bool = False
     restarting: bool = False
     oom_killed: bool = False

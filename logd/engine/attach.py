@@ -88,7 +88,8 @@ class Attachment:
             self._reader.close()
         if self.acknowledged is not None:
             self.acknowledged = None
-            await renew_lease(self._container)
+            if not self._ended.is_set():
+                await renew_lease(self._container)
 
     @property
     def lossless(self) -> bool:

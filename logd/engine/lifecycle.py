@@ -64,7 +64,7 @@ class Lifecycle:
             await asyncio.shield(container.cleanup)
         await self.end_lingering(container)
         container.run += 1
-        container.state.starting = True
+        container.state.starting_ns = time.time_ns()
         try:
             await self._launch(container)
         except BaseException as error:
@@ -97,7 +97,7 @@ class Lifecycle:
     def took_off(self, container: Container, shim: Shim, started_ns: int) -> None:
         """Enter the state "running" and watch for the exit; also for a container found running by a new daemon."""
         state = container.state
-        state.running, state.starting, state.paused, state.restarting = True, False, False, False
+        state.running, state.starting_ns, state.paused, state.restarting = True, 0, False, False
         state.pid, state.exit_code, state.signal, state.exit_known = shim.pid, 0, None, True
         state.oom_killed, state.error, state.started_ns = False, "", started_ns
         container.shim = shim
@@ -167,7 +167,7 @@ class Lifecycle:
             with contextlib.suppress(ProcessLookupError):
                 shim.signal(signal.SIGKILL)
             await asyncio.wait({shim.exited}, timeout=KILL_WAIT_S)
-        state.starting = False
+        state.starting_ns = 0
         state.error = str(error) or type(error).__name__
         state.exit_code = error.container_exit_code if isinstance(error, RuntimeFailure) else RUNTIME_FAILED_EXIT
         log.warning("start of %s failed: %s", container.name, state.error, extra={"container": container.id})
@@ -204,7 +204,7 @@ class Lifecycle:
     def landed(self, container: Container, status: ExitStatus) -> None:
         """Record an exit."""
         state = container.state
-        state.running, state.starting, state.paused, state.restarting, state.pid = False, False, False, False, 0
+        state.running, state.starting_ns, state.paused, state.restarting, state.pid = False, 0, False, False, 0
         state.exit_code, state.signal, state.exit_known = status.code, status.signal, status.known
         state.oom_killed, state.finished_ns = status.oom_killed, status.finished_ns or time.time_ns()
         self._world.writer.save(container)

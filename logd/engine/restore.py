@@ -23,7 +23,8 @@ from logd.engine.removal import Removal, delete_folder
 from logd.engine.world import World
 from logd.errors import Conflict, LogdError
 from logd.logstore.reader import end_positions
-from logd.runtime.protocol import ExitStatus, read_exit_status
+from logd.runtime.command import RUNTIME_FAILED_EXIT
+from logd.runtime.protocol import STATE_FILE, ExitStatus, read_exit_status
 from logd.runtime.supervisor import Shim
 
 log = logging.getLogger(__name__)
@@ -31,6 +32,7 @@ log = logging.getLogger(__name__)
 ADOPTIONS: Final = 16
 """Containers looked after at once."""
 STATE_WAIT_S: Final = 10.0
+INTERRUPTED_WORDS: Final = "the start was interrupted by the end of the daemon"
 UNKNOWN_WORDS: Final = "exit status unknown: the container ended unobserved while logd was not running"
 
 
@@ -87,37 +89,39 @@ class Restore:
         state = container.state
         has_exec_dir = await asyncio.to_thread(container.exec_dir.exists)
         container.ended_positions = await asyncio.to_thread(end_positions, str(container.log_dir))
-        if not (state.running or state.starting or has_exec_dir):
+        if not (state.running or state.starting_ns or has_exec_dir):
             await self._after_end(container)
             return
-        launch = self._lifecycle.launch_of(container)
-        shim = await self._world.supervisor.adopt(container.id, launch)
+        shim = await self._world.supervisor.adopt(container.id, self._lifecycle.launch_of(container))
         if shim is None:
             await self._record_exit(container)
-        elif not (state.running or state.starting):  # only its output goes on
+        elif state.running:
+            self._lifecycle.took_off(container, shim, state.started_ns)
+        elif state.starting_ns:
+            await self._resolve_start(container, shim)
+        else:  # only its output goes on
             container.lingering = shim
             await self._lifecycle.end_lingering(container)
-            await self._lifecycle.clean_up(container)
-            await self._after_end(container)
-        elif state.running or shim.exited.done():
-            self._lifecycle.took_off(container, shim, state.started_ns or time.time_ns())
-        else:
-            await self._resolve_start(container, shim)
+            await self._clean(container)
 
     async def _resolve_start(self, container: Container, shim: Shim) -> None:
         """Decide on a start whose end the last daemon did not record: the runtime knows if the command was let go."""
-        if await self._runtime_status(container) == "running":
-            self._lifecycle.took_off(container, shim, time.time_ns())
+        if shim.exited.done() or await self._runtime_status(container) == "running":
+            self._lifecycle.took_off(container, shim, container.state.starting_ns)
             return
-        log.warning("undoing a start that was interrupted", extra={"container": container.id})
         with contextlib.suppress(ProcessLookupError):
             shim.signal(signal.SIGKILL)
         await asyncio.wait({shim.exited}, timeout=STATE_WAIT_S)
-        container.state.starting = False
-        container.state.error, container.state.exit_code = "the start was interrupted by the end of the daemon", 128
+        container.lingering = shim
+        await self._undo_start(container)
+
+    async def _undo_start(self, container: Container) -> None:
+        log.warning("undoing a start that was interrupted", extra={"container": container.id})
+        state = container.state
+        state.starting_ns, state.pid = 0, 0
+        state.error, state.exit_code = INTERRUPTED_WORDS, RUNTIME_FAILED_EXIT
         self._world.writer.save(container)
-        await self._lifecycle.clean_up(container)
-        await self._after_end(container)
+        await self._clean(container)
 
     async def _runtime_status(self, container: Container) -> str:
         argv = [*self._lifecycle.runtime_of(container), "state", container.id]
@@ -137,20 +141,29 @@ class Restore:
     async def _record_exit(self, container: Container) -> None:
         """Enter how a process ended that is gone, from what its shim left."""
         state = container.state
-        status = await asyncio.to_thread(read_exit_status, str(container.exec_dir), str(container.dir))
-        was_running = state.running or (state.starting and status is not None and status.run == container.run)
-        if not was_running:
-            state.starting = False
-            await self._lifecycle.clean_up(container)
-            await self._after_end(container)
-            return
-        if status is None or status.run != container.run or not status.known:
-            finished_ns = status.finished_ns if status is not None and status.run == container.run else 0
-            status = ExitStatus(EXIT_UNKNOWN, None, False, finished_ns, known=False, run=container.run)
+        folders = str(container.exec_dir), str(container.dir)
+        status = await asyncio.to_thread(read_exit_status, *folders)
+        if status is not None and status.run != container.run:
+            status = None
+        if not state.running and status is None:
+            if not state.starting_ns:
+                await self._clean(container)
+                return
+            if await asyncio.to_thread(_was_never_created, container.exec_dir):
+                await self._undo_start(container)
+                return
+        if status is None or not status.known:
+            finished_ns = status.finished_ns if status is not None else 0
+            status = ExitStatus(EXIT_UNKNOWN, None, oom_killed=False, finished_ns=finished_ns, known=False)
             state.error = UNKNOWN_WORDS
-        state.started_ns = state.started_ns or status.finished_ns or time.time_ns()
+        if state.starting_ns:
+            state.started_ns = state.starting_ns
         self._lifecycle.landed(container, status)
         await self._lifecycle.ended(container)
+
+    async def _clean(self, container: Container) -> None:
+        await self._lifecycle.clean_up(container)
+        await self._after_end(container)
 
     async def _after_end(self, container: Container) -> None:
         """Finish the removal of a container that is not running and was to be removed at its end."""
@@ -173,6 +186,11 @@ class Restore:
     async def _empty_trash(self) -> None:
         for folder in await asyncio.to_thread(_list, self._world.trash_dir):
             await asyncio.to_thread(delete_folder, folder)
+
+
+def _was_never_created(exec_dir: Path) -> bool:
+    """Tell whether a start ended before there was a process; with the whole exec-root gone, nobody knows."""
+    return exec_dir.exists() and not (exec_dir / STATE_FILE).exists()
 
 
 def _list(folder: Path) -> Iterable[Path]:
