@@ -7,7 +7,7 @@ from typing import Final
 
 from aiohttp import web
 
-from logd.api.call import Call, Handler, Route
+from logd.api.call import Call, Handler, Route, answer
 from logd.errors import NotFound, Unavailable, Unsupported
 
 NO_SWARM: Final = (
@@ -20,7 +20,6 @@ UNSUPPORTED: Final = {
     "attaching over a WebSocket is not supported": (("GET", "/containers/{name}/attach/ws"),),
     "building images is not supported: build elsewhere, then use `docker load`": (
         ("POST", "/build"),
-        ("POST", "/build/prune"),
         ("POST", "/build/cancel"),
         ("POST", "/session"),
         ("POST", "/grpc"),
@@ -54,16 +53,13 @@ UNSUPPORTED: Final = {
     ),
     "networks can't be made or changed: a container has a loopback interface only, or the host's network": (
         ("POST", "/networks/create"),
-        ("POST", "/networks/prune"),
         ("POST", "/networks/{name}/connect"),
         ("POST", "/networks/{name}/disconnect"),
         ("DELETE", "/networks/{name}"),
     ),
-    "volumes can't be made or removed on their own: an image's volumes come and go with their container": (
+    "volumes can't be made on their own: a container's are made with it": (
         ("POST", "/volumes/create"),
-        ("POST", "/volumes/prune"),
         ("PUT", "/volumes/{name}"),
-        ("DELETE", "/volumes/{name}"),
     ),
     "plugins of Docker's kind are not supported": (
         ("GET", "/plugins/privileges"),
@@ -111,7 +107,13 @@ async def _no_exec(call: Call) -> web.StreamResponse:
     raise NotFound(f"No such exec instance: {call.name}")
 
 
+async def _no_cache(call: Call) -> web.StreamResponse:
+    """POST /build/prune, which `docker system prune` sends too: there is nothing to remove."""
+    return answer({"CachesDeleted": None, "SpaceReclaimed": 0})
+
+
 ROUTES: Final = [
+    Route("POST", "/build/prune", _no_cache),
     *(
         Route(method, path, _refuse(message, Unsupported))
         for message, paths in UNSUPPORTED.items()

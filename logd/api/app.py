@@ -13,7 +13,21 @@ from typing import TYPE_CHECKING, Any, Final
 
 from aiohttp import web
 
-from logd.api import absent, attach, containers, create, events, images, lifecycle, logs, runs, stores, system
+from logd.api import (
+    absent,
+    attach,
+    containers,
+    create,
+    events,
+    images,
+    lifecycle,
+    logs,
+    networks,
+    runs,
+    stores,
+    system,
+    volumes,
+)
 from logd.api.call import NEWEST, OLDEST, Call, Handler, Parts, Route, Version, failure
 from logd.errors import InvalidParameter, LogdError
 
@@ -88,7 +102,7 @@ class Service:
             _check_version(version)
             return await (self._to_the_end(route, call) if route.lasting else route.handler(call))
         except LogdError as error:
-            if error.status >= 500:
+            if error.status == LogdError.status:
                 log.error("%s %s: %s", request.method, request.path, error)  # noqa: TRY400 - expected: no traceback
             return _failed(call, str(error), error.status)
         except RecursionError:
@@ -171,7 +185,21 @@ def make_app(
     """Return the application. Run it with `handler_cancellation=True`, so that a client's going ends its stream."""
     readers = ThreadPoolExecutor(READER_THREADS, "logs")
     parts = Parts(engine, images_store, bus, config, watcher, readers)
-    modules = (system, containers, create, lifecycle, logs, attach, images, events, runs, stores, absent)
+    modules = (
+        system,
+        containers,
+        create,
+        lifecycle,
+        logs,
+        attach,
+        images,
+        networks,
+        volumes,
+        events,
+        runs,
+        stores,
+        absent,
+    )
     service = Service(parts, [route for module in modules for route in module.ROUTES])
     app = web.Application()
     app.router.add_route("*", "/{path:.*}", service.handle)

@@ -1,4 +1,4 @@
-"""The daemon and its machine: ping, version, info, disk usage, and the lists of networks and volumes.
+"""The daemon and its machine: ping, version, info, disk usage.
 
 Source: Docker Engine API 1.47, System. Every value is the true one; what has none here has Docker's empty value.
 """
@@ -18,7 +18,8 @@ import logd
 from logd.api import host
 from logd.api.call import NEWEST, OLDEST, Call, Route, Version, answer
 from logd.api.images import users_of
-from logd.errors import InvalidParameter, NotFound
+from logd.api.volumes import list_with_sizes
+from logd.errors import InvalidParameter
 from logd.units import format_time_short
 
 SERVER_VERSION: Final = version("logd")
@@ -199,83 +200,10 @@ async def disk_usage(call: Call) -> web.Response:
             await asyncio.to_thread(call.engine.summary, container, size=True) for container in call.engine.containers()
         ]
     if "volume" in wanted:
-        body["Volumes"] = list(_volumes(call).values())
+        body["Volumes"] = await list_with_sizes(call)
     if "build-cache" in wanted:
         body["BuildCache"] = []
     return answer(body)
-
-
-def _networks(call: Call) -> list[dict[str, Any]]:
-    """Return the two networks that there are: none (a loopback interface only), and the host's."""
-    created = format_time_short(_booted_ns())
-    return [
-        {
-            "Name": name,
-            "Id": (name.encode().hex() * 64)[:64],
-            "Created": created,
-            "Scope": "local",
-            "Driver": driver,
-            "EnableIPv6": False,
-            "IPAM": {"Driver": "default", "Options": None, "Config": None},
-            "Internal": False,
-            "Attachable": False,
-            "Ingress": False,
-            "ConfigFrom": {"Network": ""},
-            "ConfigOnly": False,
-            "Containers": {},
-            "Options": {},
-            "Labels": {},
-        }
-        for name, driver in (("none", "null"), ("host", "host"))
-    ]
-
-
-def _booted_ns() -> int:
-    return time.time_ns() - time.clock_gettime_ns(time.CLOCK_BOOTTIME)
-
-
-async def list_networks(call: Call) -> web.Response:
-    """GET /networks."""
-    return answer(_networks(call))
-
-
-async def inspect_network(call: Call) -> web.Response:
-    """GET /networks/{name}."""
-    for network in _networks(call):
-        if call.name == network["Name"] or (call.name and network["Id"].startswith(call.name)):
-            return answer(network)
-    raise NotFound(f"network {call.name} not found")
-
-
-def _volumes(call: Call) -> dict[str, dict[str, Any]]:
-    """Return the volumes of all containers by name."""
-    volumes: dict[str, dict[str, Any]] = {}
-    for container in call.engine.containers():
-        for mount in container.mounts:
-            if mount.type == "volume":
-                volumes[mount.name] = {
-                    "CreatedAt": format_time_short(container.created_ns),
-                    "Driver": "local",
-                    "Labels": {"com.docker.volume.anonymous": ""},
-                    "Mountpoint": mount.source,
-                    "Name": mount.name,
-                    "Options": None,
-                    "Scope": "local",
-                }
-    return volumes
-
-
-async def list_volumes(call: Call) -> web.Response:
-    """GET /volumes."""
-    return answer({"Volumes": list(_volumes(call).values()), "Warnings": None})
-
-
-async def inspect_volume(call: Call) -> web.Response:
-    """GET /volumes/{name}."""
-    volume = _volumes(call).get(call.name)
-    if volume is None:
-        raise NotFound(f"get {call.name}: no such volume")
-    return answer(volume)
 
 
 async def list_plugins(call: Call) -> web.Response:
@@ -289,9 +217,5 @@ ROUTES: Final = [
     Route("GET", "/version", get_version),
     Route("GET", "/info", info),
     Route("GET", "/system/df", disk_usage),
-    Route("GET", "/networks", list_networks),
-    Route("GET", "/networks/{name}", inspect_network),
-    Route("GET", "/volumes", list_volumes),
-    Route("GET", "/volumes/{name}", inspect_volume),
     Route("GET", "/plugins", list_plugins),
 ]

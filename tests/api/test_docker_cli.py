@@ -241,3 +241,25 @@ def test_rm_and_prune_act_and_refuse_as_docker_does(docker, container):
     assert docker("rm", running).stdout == f"{running}\n"
     gone = docker("rm", running, check=False)
     assert gone.stderr == f"Error response from daemon: No such container: {running}\n"
+
+
+def test_a_volume_outlives_its_container_until_it_is_removed(docker, shared_busybox):
+    docker("run", "--name", "cli-volume", "-v", "/data", "busybox", "touch", "/data/kept")
+    (name,) = docker("volume", "ls", "-q").stdout.split()
+    assert docker("volume", "inspect", "-f", "{{.Mountpoint}}", name).stdout.endswith(f"/{name}/_data\n")
+    assert docker("ps", "-aq", "-f", f"volume={name}").stdout
+    used = docker("volume", "rm", name, check=False)
+    assert f"remove {name}: volume is in use - [" in used.stderr
+    docker("rm", "cli-volume")
+    assert docker("volume", "ls", "-q", "-f", "dangling=true").stdout == f"{name}\n"
+    assert (shared_busybox.data_root / "volumes" / name / "_data" / "kept").exists()
+    assert docker("volume", "prune", "-f").stdout == "Total reclaimed space: 0B\n"  # it is younger than a minute
+    os.utime(shared_busybox.data_root / "volumes" / name, (0, 0))
+    assert name in docker("volume", "prune", "-f").stdout
+    assert docker("volume", "ls", "-q").stdout == ""
+    assert f"get {name}: no such volume" in docker("volume", "rm", name, check=False).stderr
+
+
+def test_a_system_prune_goes_through(docker, container):
+    container("busybox", "true")
+    assert "Total reclaimed space" in docker("system", "prune", "-f").stdout
