@@ -2,6 +2,7 @@
 
 import ctypes
 import os
+import signal
 from typing import Final
 
 SYS_OPENAT2: Final = 437
@@ -10,6 +11,7 @@ RESOLVE_NO_XDEV: Final = 0x01
 RESOLVE_NO_MAGICLINKS: Final = 0x02
 RESOLVE_NO_SYMLINKS: Final = 0x04
 RESOLVE_BENEATH: Final = 0x08
+PR_SET_PDEATHSIG: Final = 1
 PR_SET_NO_NEW_PRIVS: Final = 38
 
 _libc = ctypes.CDLL(None, use_errno=True)
@@ -41,6 +43,12 @@ def syncfs(fd: int) -> None:
 def forbid_new_privileges() -> None:
     """Make setuid bits and file capabilities without effect on what this process executes."""
     if _libc.prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) < 0:
+        raise _error(None)
+
+
+def die_with_parent() -> None:
+    """Have this process killed when the thread that started it ends."""
+    if _libc.prctl(PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0) < 0:
         raise _error(None)
 
 

@@ -24,7 +24,7 @@ import tarfile
 import traceback
 from typing import Any, Final
 
-from logd.images.kernel import forbid_new_privileges
+from logd.images.kernel import die_with_parent, forbid_new_privileges
 from logd.images.layertree import FILE_TYPES, LayerTree, clean_name
 from logd.images.limits import Limits
 from logd.images.tarstream import CHUNK, ArchiveRefused, Source, members
@@ -104,7 +104,11 @@ def _store(root: int, number: int, name: str, member: tarfile.TarInfo, source: S
 
 
 def confine(limits: Limits) -> None:
-    """Bound this process: memory, no core files, no new privileges; as many descriptors as it may have."""
+    """Bound this process: memory, no core files, no new privileges; as many descriptors as it may have.
+
+    It ends with the daemon, whose next start removes what it was building.
+    """
+    die_with_parent()
     resource.setrlimit(resource.RLIMIT_AS, (limits.max_memory, limits.max_memory))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)

@@ -4,7 +4,11 @@ import asyncio
 import json
 import lzma
 import os
+import select
 import stat
+import subprocess
+import sys
+import time
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Any
@@ -345,6 +349,35 @@ async def test_a_cancelled_load_ends_its_process_and_leaves_nothing(store: Image
     with pytest.raises(asyncio.CancelledError):
         await task
     assert list((tmp_path / "images/ingest").iterdir()) == []
+
+
+def test_the_unpacking_process_ends_with_the_daemon(tmp_path: Path) -> None:
+    target = tmp_path / "target"
+    target.mkdir()
+    parent = f"""
+import subprocess, sys, time
+worker = subprocess.Popen(
+    [sys.executable, "-m", "logd.images.unpack", "layer", {str(target)!r}, '{{"limits": {{}}, "lower": []}}'],
+    stdin=0, stdout=subprocess.DEVNULL,
+)
+print(worker.pid, flush=True)
+time.sleep(60)
+"""
+    reading, writing = os.pipe()  # stays open in this process: the worker sees no end of its input
+    daemon = subprocess.Popen([sys.executable, "-c", parent], stdin=reading, stdout=subprocess.PIPE)
+    assert daemon.stdout is not None
+    worker = os.pidfd_open(int(daemon.stdout.readline()))
+    os.write(writing, tar(file("a"))[:1024])
+    deadline = time.monotonic() + 10
+    while not (target / "a").exists():  # then it is past its preparations
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+    daemon.kill()
+    daemon.wait()
+    assert select.select([worker], [], [], 10)[0], "the worker goes on without its daemon"
+    for fd in (reading, writing, worker):
+        os.close(fd)
+    daemon.stdout.close()
 
 
 async def test_a_full_disk_is_the_systems_fault(tmp_path: Path) -> None:
