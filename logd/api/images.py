@@ -88,16 +88,8 @@ async def prune(call: Call) -> web.Response:
 
 
 def users_of(call: Call) -> Callable[[str], list[ContainerUse]]:
-    """Return the function that tells the containers of an image, by its id."""
-
-    def in_use(image_id: str) -> list[ContainerUse]:
-        return [
-            ContainerUse(container.id, container.state.running)
-            for container in call.engine.containers()
-            if container.image_id == image_id
-        ]
-
-    return in_use
+    """Return the function that tells the containers of an image, by its id; those that are being made too."""
+    return call.engine.image_users
 
 
 def _tell(call: Call, action: str, image_id: str, name: str) -> None:
