@@ -50,7 +50,8 @@ class LogStream:
         self._run = container.run
         self._caught_up = False
         self._finishing = False
-        self._reader: LogReader
+        self._reader: LogReader | None = None
+        self._working: asyncio.Future[object] | None = None
         self._subscription: Subscription | None = None
         self._end: asyncio.Task[None] | None = None
 
@@ -59,28 +60,29 @@ class LogStream:
             self._subscription = self._parts.watcher.subscribe(str(self._container.log_dir))
             self._end = asyncio.create_task(self._wake_at_the_end(self._subscription), name="end of output")
         try:
-            self._reader = await self._in_thread(self._open)
+            await self._in_thread(self._open)
         except BaseException:
-            self._unsubscribe()
+            self._close()
             raise
         return self
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        self._unsubscribe()
-        self._reader.close()
+        self._close()
 
     @property
     def cursor(self) -> tuple[int, int]:
         """Positions (stdout, stderr) of the next bytes not given out."""
+        assert self._reader is not None
         return self._reader.cursor
 
     async def next(self) -> list[Run | Gap]:
         """Return the next runs, whole lines but for the last of the output; an empty list is the end."""
+        assert self._reader is not None
         while not self._finishing:
             ended = self._has_ended()  # looked at before reading, so that all that came before is read
-            items = await self._read()
+            items = await self._read(self._reader)
             if items:
                 return items
             if self._reader.finished:
@@ -91,8 +93,8 @@ class LogStream:
             await self._wait()
         return []
 
-    def _open(self) -> LogReader:
-        return LogReader(
+    def _open(self) -> None:
+        self._reader = LogReader(
             str(self._container.log_dir),
             self._selection,
             max_line_bytes=self._parts.engine.max_line_bytes(self._container),
@@ -100,10 +102,10 @@ class LogStream:
             times=self._times,
         )
 
-    async def _read(self) -> list[Run | Gap]:
+    async def _read(self, reader: LogReader) -> list[Run | Gap]:
         if self._caught_up:
-            return self._reader.read()
-        items = await self._in_thread(self._reader.read)
+            return reader.read()
+        items = await self._in_thread(reader.read)
         self._caught_up = not items
         return items
 
@@ -127,10 +129,24 @@ class LogStream:
         subscription.wake()
 
     async def _in_thread(self, function: Callable[[], T]) -> T:
-        return await asyncio.get_running_loop().run_in_executor(self._parts.readers, function)
+        """Run a function that may wait for the disk. Cancelled, it goes on: a thread can't be stopped."""
+        work = asyncio.get_running_loop().run_in_executor(self._parts.readers, function)
+        self._working = work  # type: ignore[assignment]  # only waited for
+        return await asyncio.shield(work)
 
-    def _unsubscribe(self) -> None:
+    def _close(self) -> None:
+        """End all, the reader when no thread works with it any more."""
         if self._subscription is not None:
             self._subscription.close()
         if self._end is not None:
             self._end.cancel()
+        if self._working is None or self._working.done():
+            self._close_reader()
+        else:
+            self._working.add_done_callback(self._close_reader)
+
+    def _close_reader(self, work: "asyncio.Future[object] | None" = None) -> None:
+        if work is not None and not work.cancelled():
+            work.exception()  # seen: nobody waits for this work any more
+        if self._reader is not None:
+            self._reader.close()

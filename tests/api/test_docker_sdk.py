@@ -2,6 +2,7 @@
 
 import contextlib
 import datetime
+import gc
 import io
 import struct
 import threading
@@ -10,6 +11,16 @@ import time
 import docker
 import docker.errors
 import pytest
+
+# the SDK leaves sockets of streams to the garbage collector
+pytestmark = pytest.mark.filterwarnings("ignore:unclosed <socket:ResourceWarning")
+
+
+@pytest.fixture(autouse=True)
+def collect_its_sockets():
+    """Have them collected while the warning is off."""
+    yield
+    gc.collect()
 
 
 @pytest.fixture(scope="module")
