@@ -202,7 +202,7 @@ def make_app(
     )
     service = Service(parts, [route for module in modules for route in module.ROUTES])
     app = web.Application()
-    app.router.add_route("*", "/{path:.*}", service.handle)
+    app.router.add_route("*", r"/{path:[\s\S]*}", service.handle)
     app.on_response_prepare.append(_sign)
     app.on_shutdown.append(service.stop)
     app.on_cleanup.append(lambda _: _close(readers))
