@@ -71,8 +71,9 @@ class Engine:
     async def create(
         self, name: str | None, spec: ContainerSpec, host: HostConfig, networking: Mapping[str, Any]
     ) -> tuple[Container, list[str]]:
-        """Create a container, and return it with warnings; see `create.create`."""
-        return await create.create(self._world, name, spec, host, networking)
+        """Create a container, and return it with warnings; see `create.create`. Goes on if the caller goes away."""
+        creating = create.create(self._world, name, spec, host, networking)
+        return await asyncio.shield(asyncio.ensure_future(creating))
 
     async def start(self, ref: str) -> None:
         """Start a container; a caller that goes away does not stop a start that is under way."""
@@ -189,7 +190,15 @@ class Engine:
     def summary(self, container: Container, size: bool = False) -> dict[str, Any]:
         """Return Docker's list item; with `size` the disk is walked, so call it in a thread."""
         shown = inspect.summary(container)
+        if not self._names_its_image(container):
+            shown["Image"] = container.image_id
         return {**shown, **self._sizes(container)} if size else shown
+
+    def _names_its_image(self, container: Container) -> bool:
+        """Tell whether the name by which the image was asked for still means it; Docker shows the id where not."""
+        with contextlib.suppress(LogdError):
+            return self._world.images.resolve(container.image_ref).id == container.image_id
+        return False
 
     def max_line_bytes(self, container: Container) -> int:
         """Return beyond how many bytes a line of this container's log is given out in parts."""

@@ -13,6 +13,7 @@ from logd.engine.logopts import resolve
 from logd.engine.signals import parse_signal
 from logd.errors import InvalidParameter
 from logd.runtime.limits import settle
+from logd.runtime.security import masked_paths, readonly_paths
 from logd.spec import ContainerSpec, HostConfig, RestartPolicy
 
 MIN_HEALTH_NS = 1_000_000
@@ -97,6 +98,8 @@ def complete_host(host: HostConfig, config: DaemonConfig) -> HostConfig:
         network_mode="bridge" if host.network_mode in {"", "default"} else host.network_mode,
         restart_policy=host.restart_policy if host.restart_policy.name else RestartPolicy(name="no"),
         runtime=runtime,
+        masked_paths=host.masked_paths if host.privileged else masked_paths(host),
+        readonly_paths=host.readonly_paths if host.privileged else readonly_paths(host),
     )
 
 

@@ -78,6 +78,9 @@ def test_the_hosts_part_shows_the_defaults_that_dockerd_fills_in():
     assert host.memory_swap == 128 << 20
     assert host.restart_policy.name == "no"
     assert host.log_config.type == "local"
+    assert "/proc/kcore" in host.masked_paths
+    assert "/proc/sys" in host.readonly_paths
+    assert complete_host(HostConfig(privileged=True), config).masked_paths is None
 
 
 def test_an_unknown_runtime_is_refused_by_name():

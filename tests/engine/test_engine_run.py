@@ -364,3 +364,24 @@ async def test_a_host_process_that_holds_the_output_does_not_hold_up_the_exit_or
             finally:
                 os.close(held)
         await driver.engine.remove(container.id, force=True)
+
+
+async def test_a_container_that_needed_too_much_memory_says_so(home):
+    limited = HostConfig(memory=32 << 20, memory_swap=32 << 20)
+    async with home.engine() as driver:
+        code, _, _, container = await driver.run(
+            "dd", "if=/dev/zero", "of=/dev/null", "bs=128M", "count=1", host=limited
+        )
+        assert (code, container.state.oom_killed) == (137, True)
+        assert driver.engine.inspect(container)["State"]["OOMKilled"] is True
+        assert [action for action, _ in driver.actions(container)][-2:] == ["oom", "die"]
+
+
+async def test_the_list_shows_an_images_id_once_its_name_means_another(home):
+    async with home.engine() as driver:
+        container = await driver.create("true")
+        assert driver.engine.summary(container)["Image"] == "busybox"
+        driver.images.tag("busybox", "other", "latest")
+        driver.images.remove("busybox", force=True, prune=False, in_use=driver.engine.image_users)
+        assert driver.engine.summary(container)["Image"] == container.image_id
+        assert driver.engine.inspect(container)["Config"]["Image"] == "busybox"
