@@ -5,6 +5,7 @@ import socket
 import threading
 
 from logd.cli.client import Broken, Response
+from logd.cli.interrupts import Waiter
 from logd.cli.output import STDERR_FD, STDOUT_FD, write_all
 from logd.errors import LogdError
 from logd.stdcopy import STDERR, STDOUT, SYSTEM_ERROR, Decoder
@@ -13,13 +14,14 @@ STDIN_FD = 0
 READ_BYTES = 64 * 1024
 
 
-def carry(attached: Response, *, interactive: bool) -> None:
+def carry(attached: Response, waiter: Waiter, *, interactive: bool) -> None:
     """Carry the streams until the container's output has ended. Raises LogdError with what the daemon says of it."""
     if interactive:
         connection = attached.connection
         threading.Thread(target=_send_stdin, args=(connection,), name="stdin", daemon=True).start()
     decoder = Decoder()
     while not attached.ended:
+        waiter.wait(attached)
         try:
             data = attached.receive()
         except Broken:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Final
 
 from logd.cli import terminal
 from logd.cli.client import Client
+from logd.cli.interrupts import Waiter
 from logd.cli.options import Options, parse_options
 from logd.cli.output import STDERR_FD, STDOUT_FD, Notices, Output, write_all
 from logd.cli.printers import ExactPrinter, JsonPrinter, PrefixPrinter, Printer
@@ -139,11 +140,13 @@ def show(client: Client, options: Options, containers: Sequence[Container], arri
     printer = make_printer(options, containers, output, notices, several=len(containers) > 1 or arrivals is not None)
     for stream in streams:
         stream.open()
+    waiter: Waiter | None = None
     if terminal_may_be_coloured(printer):
+        waiter = Waiter()
         signal.signal(signal.SIGINT, lambda *_: interrupted(printer, output))
     try:
         if len(streams) == 1 and arrivals is None:
-            show_one(streams[0], printer, output)
+            show_one(streams[0], printer, output, waiter)
         else:
             from logd.cli.merge import Merger  # noqa: PLC0415  # for several only
 
@@ -180,9 +183,11 @@ def make_printer(
     return ExactPrinter(output, notices, raw=options.raw)
 
 
-def show_one(stream: LogStream, printer: Printer, output: Output) -> None:
+def show_one(stream: LogStream, printer: Printer, output: Output, waiter: Waiter | None) -> None:
     """Show one container's log as it arrives."""
     while not stream.ended:
+        if waiter is not None:
+            waiter.wait(stream)
         printer.show(stream, stream.receive())
         output.flush()
 

@@ -12,6 +12,7 @@ import click
 from logd.cli.client import Broken, Client, Refused, Response, quote
 from logd.cli.command import Command
 from logd.cli.foreground import carry
+from logd.cli.interrupts import Waiter
 from logd.errors import InvalidParameter, LogdError
 from logd.units import parse_ram_size
 
@@ -170,8 +171,10 @@ def _in_foreground(client: Client, identity: str, *, interactive: bool, remove: 
                 with contextlib.suppress(LogdError):
                     client.request("DELETE", f"/containers/{identity}", {"force": True, "v": True}).close()
             raise
+        waiter = Waiter()
         _forward_signals(client, identity)
-        carry(attached, interactive=interactive)
+        carry(attached, waiter, interactive=interactive)
+        waiter.wait(waiting)
         return _exit_code(waiting, identity)
 
 

@@ -1,8 +1,11 @@
 """A small daemon on a real unix socket: it speaks HTTP/1.1 and the log frames, and answers from a script."""
 
 import json
+import os
 import socket
 import struct
+import subprocess
+import sys
 import threading
 from collections.abc import Callable, Iterable
 from pathlib import Path
@@ -154,3 +157,36 @@ def send_pieces(connection: socket.socket, pieces: Answer) -> None:
     for piece in pieces:
         connection.sendall(b"%x\r\n%b\r\n" % (len(piece), piece))
     connection.sendall(b"0\r\n\r\n")
+
+
+class Logs:
+    """Starts `logs` against a daemon, and ends what is left of it."""
+
+    def __init__(self, host: str) -> None:
+        self.environment = {
+            **{name: value for name, value in os.environ.items() if name not in {"NO_COLOR", "DOCKER_HOST"}},
+            "LOGD_HOST": host,
+            "TERM": "xterm",
+        }
+
+        self._started: list[subprocess.Popen[bytes]] = []
+
+    def command(self, *arguments: str) -> list[str]:
+        return [sys.executable, "-m", "logd.cli.logs", *arguments]
+
+    def __call__(self, *arguments: str, **options: Any) -> subprocess.CompletedProcess[bytes]:
+        options = {"capture_output": True, "timeout": 30, "env": self.environment, **options}
+        return subprocess.run(self.command(*arguments), check=False, **options)
+
+    def popen(self, *arguments: str, **options: Any) -> subprocess.Popen[bytes]:
+        process = subprocess.Popen(self.command(*arguments), env=self.environment, **options)
+        self._started.append(process)
+        return process
+
+    def close(self) -> None:
+        for process in self._started:
+            process.kill()
+            process.wait()
+            for pipe in (process.stdout, process.stderr):
+                if pipe is not None:
+                    pipe.close()

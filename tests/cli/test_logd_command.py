@@ -21,7 +21,7 @@ from logd.cli.tables import ago, span
 ID = "ab" * 32
 LISTED = {
     "Id": ID, "Names": ["/web"], "Image": "busybox:latest", "Command": "sh -c 'echo a long command'",
-    "State": "running", "Status": "Up 5 minutes", "Labels": {}, "Created": int(time.time()) - 400,
+    "State": "running", "Status": "Up 5 minutes", "Labels": {}, "Created": 0,
 }  # fmt: skip
 Logd = Callable[..., subprocess.CompletedProcess[str]]
 
@@ -39,7 +39,7 @@ def logd(peer: Peer) -> Logd:
 
 
 def test_ps_in_a_pipe_is_a_plain_table_with_dockers_columns(peer: Peer, logd: Logd) -> None:
-    peer.routes["GET /containers/json"] = lambda _: (200, [LISTED])
+    peer.routes["GET /containers/json"] = lambda _: (200, [{**LISTED, "Created": int(time.time()) - 400}])
     done = logd("ps", "-a", "--filter", "label=x=y", "--filter", "status=exited", "--filter", "label=z")
     assert done.stdout.splitlines() == [
         "CONTAINER ID   IMAGE            COMMAND                CREATED         STATUS         NAMES",

@@ -9,8 +9,7 @@ import time
 from collections.abc import Iterator
 
 import pytest
-from cli_peer import BASE, END, SECOND, Peer, Request, err, failure, gap, out, start
-from conftest import Logs
+from cli_peer import BASE, END, SECOND, Logs, Peer, Request, err, failure, gap, out, start
 
 
 def test_one_container_in_a_pipe_is_its_very_bytes_on_their_streams(peer: Peer, logs: Logs) -> None:

@@ -9,8 +9,7 @@ import time
 from collections.abc import Iterator
 
 import pytest
-from cli_peer import END, Peer, err, gap, out
-from conftest import Logs
+from cli_peer import END, Logs, Peer, err, gap, out
 
 
 class Screen:
