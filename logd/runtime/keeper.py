@@ -124,7 +124,7 @@ class Keeper:
     def _obey(self, message: dict[str, Any], connection: socket.socket) -> dict[str, Any]:
         launch = Launch.from_json(message["launch"])
         known = self.watched.get(launch.container_id)
-        if known and (known.shim or known.connection):
+        if known and (known.shim or known.connection or known.container):  # the last: its replacement is due
             connection.close()
             return {"error": f"container {launch.container_id} is being watched already"}
         watched = Watched(launch)
