@@ -23,8 +23,10 @@ from logd.runtime.supervisor import Shim
 log = logging.getLogger(__name__)
 
 READ_BYTES: Final = 256 * 1024
-ACK_BYTES: Final = 256 * 1024
-"""A lease is renewed when this much was taken, or when nothing more is there."""
+ACK_BYTES: Final = 1 << 20
+"""A lease is renewed when this much was taken; the shim lets a reader lag eight times as far."""
+IDLE_S: Final = 0.2
+"""Or when for so long nothing more came."""
 NOT_READ: Final = 1 << 62
 """The acknowledged position of a stream that nobody reads: it holds nothing back."""
 
@@ -116,6 +118,8 @@ class Attachment:
         self._final = self._container.ended_positions
         self._ended.set()
         self._begun.set()
+        if self._grown is not None:
+            self._grown.wake()
 
     @property
     def began(self) -> bool:
@@ -132,16 +136,19 @@ class Attachment:
         if self._reader is None or self._grown is None:
             await self._ended.wait()
             return []
+        waited = False
         while not self._cut_off:
-            await self._acknowledge(idle=False)
+            await self._acknowledge(ACK_BYTES)
             ended = self._ended.is_set()
             runs = self._up_to_end(await self._read_some(self._reader))
             if runs:
                 return self._checked(runs)
             if ended:
                 break
-            await self._acknowledge(idle=True)
-            await _first_of(self._grown.wait(None), self._ended.wait())
+            if waited:
+                await self._acknowledge(1)
+            await self._grown.wait(IDLE_S if self.lossless and self._taken else None)
+            waited = True
         return []
 
     async def _read_some(self, reader: RawReader) -> list[Run | Gap]:
@@ -176,10 +183,9 @@ class Attachment:
                 self._taken += len(item.data)
         return runs
 
-    async def _acknowledge(self, *, idle: bool) -> None:
-        if self.acknowledged is None or self._reader is None or not self._taken:
-            return
-        if self._taken < ACK_BYTES and not idle:
+    async def _acknowledge(self, least: int) -> None:
+        """Renew the lease if at least so many bytes were taken since the last time."""
+        if self.acknowledged is None or self._reader is None or self._taken < least:
             return
         self._taken = 0
         stdout, stderr = self._reader.position
