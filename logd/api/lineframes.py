@@ -51,7 +51,7 @@ class LineEncoder:
                 self._flush(stream, pending, pieces)
                 stream = item.stream
             if isinstance(item, Run):
-                pending.append(self._with_prefixes(item))
+                self._add_with_prefixes(item, pending)
             else:
                 for number in (item.stream,) if item.stream else tuple(self._inside):
                     self._inside[number] = False
@@ -79,17 +79,21 @@ class LineEncoder:
     def _framed(self, stream: int, data: bytes) -> bytes:
         return frame(stream, data) if self._multiplexed else data
 
-    def _with_prefixes(self, run: Run) -> bytes:
-        """Return the run's bytes with the prefix before every line, but not inside a line that comes in parts."""
+    def _add_with_prefixes(self, run: Run, pending: list[bytes]) -> None:
+        """Add the run's bytes with the prefix before every line, but not inside a line that comes in parts."""
+        data = run.data
         if not self._timestamps and not self._details:
-            return run.data
+            pending.append(data)
+            return
         prefix = (self._second.format(run.time_ns) + b" " if self._timestamps else b"") + self._details
-        inside, whole = self._inside[run.stream], run.data.endswith(b"\n")
+        if not self._inside[run.stream]:
+            pending.append(prefix)
+        whole = data.endswith(b"\n")
         self._inside[run.stream] = not whole
-        body = run.data.replace(b"\n", b"\n" + prefix)
-        if whole:
-            body = body[: -len(prefix)]
-        return body if inside else prefix + body
+        if whole:  # no prefix after the last newline
+            pending += (data[:-1].replace(b"\n", b"\n" + prefix), b"\n")
+        else:
+            pending.append(data.replace(b"\n", b"\n" + prefix))
 
 
 class _SecondCache:
