@@ -99,10 +99,12 @@ def test_a_container_that_starts_anew_before_its_stream_ended_is_followed_on(pee
     peer.container("again", lambda: next(answers))
     arrivals = Started(peer, "again", started, over)
     asked: list[tuple[int, int] | None] = []
+    streams: list[LogStream] = []
 
     def opener(container: Container, after: tuple[int, int] | None) -> LogStream:
         asked.append(after)
-        return opened(peer, container.name, follow=True, after=after)
+        streams.append(opened(peer, container.name, follow=True, after=after))
+        return streams[-1]
 
     merger = Merger([opened(peer, "again", follow=True)], follow=True, arrivals=arrivals, opener=opener)  # type: ignore[arg-type]
     found: list[bytes] = []
@@ -116,6 +118,7 @@ def test_a_container_that_starts_anew_before_its_stream_ended_is_followed_on(pee
     assert asked == [(6, 0)]
     over.set()
     arrivals.close()
+    streams[0].close()
 
 
 @pytest.mark.parametrize("follow", [False, True])
