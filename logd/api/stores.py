@@ -18,10 +18,10 @@ from aiohttp import web
 from logd.api.call import Call, Route, answer, done
 from logd.engine.logopts import store_options
 from logd.errors import NotFound
+from logd.logstore.opening import open_store
 from logd.logstore.reader import end_positions
 from logd.logstore.segment import ENTRY, GAP_REASONS, Kind, file_names, index_name, segment_numbers
 from logd.logstore.totals import read_totals
-from logd.logstore.writer import StoreWriter
 from logd.record import STREAM_NAMES
 from logd.units import format_time_short
 
@@ -126,7 +126,7 @@ async def clear(call: Call) -> web.Response:
 
 
 def _clear_stopped(call: Call, container: "Container") -> None:
-    writer = StoreWriter(str(container.log_dir), store_options(container.host.log_config, call.parts.config))
+    writer = open_store(str(container.log_dir), store_options(container.host.log_config, call.parts.config))
     try:
         writer.clear()
     finally:

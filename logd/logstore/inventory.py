@@ -23,22 +23,21 @@ class Closed(NamedTuple):
     begins: tuple[int, int]
     """The positions of its first byte of stdout and of stderr."""
     ends: tuple[int, int]
-    """The positions after its last byte."""
+    """The positions after its last byte; what is missing between two segments belongs to neither."""
 
 
-def closed_segments(folder: str, open_number: int | None, ends: tuple[int, int]) -> list[Closed]:
-    """Describe the segments that are no longer written, oldest first: each ends where the next begins.
-
-    `open_number` is the segment that goes on being written, if any; else the last ends at `ends`.
-    """
-    closed: list[Closed] = []
-    for number in reversed(segment_numbers(folder)):
-        begins = bases(folder, number) or ends
-        if number != open_number:
-            last_ns = os.stat(os.path.join(folder, index_name(number))).st_mtime_ns
-            closed.append(Closed(number, data_bytes(folder, number), last_ns, begins, ends))
-        ends = begins
-    return closed[::-1]
+def closed_segments(folder: str, open_number: int) -> list[Closed]:
+    """Describe the segments but `open_number`, oldest first. Those whose header can't be read are left out."""
+    closed = []
+    for number in segment_numbers(folder):
+        begins = bases(folder, number)
+        if number == open_number or begins is None:
+            continue
+        last_ns = os.stat(os.path.join(folder, index_name(number))).st_mtime_ns
+        sizes = data_sizes(folder, number)
+        ends = begins[0] + sizes[0], begins[1] + sizes[1]
+        closed.append(Closed(number, sum(sizes), last_ns, begins, ends))
+    return closed
 
 
 def bases(folder: str, number: int) -> tuple[int, int] | None:
@@ -48,12 +47,14 @@ def bases(folder: str, number: int) -> tuple[int, int] | None:
     return header and (header.stdout_base, header.stderr_base)
 
 
-def data_bytes(folder: str, number: int) -> int:
-    """Return the size of a segment's data, both streams together."""
-    total = 0
-    for name in file_names(number)[:2]:
-        try:
-            total += os.stat(os.path.join(folder, name)).st_size
-        except FileNotFoundError:
-            continue
-    return total
+def data_sizes(folder: str, number: int) -> tuple[int, int]:
+    """Return how many bytes of stdout and of stderr a segment holds."""
+    stdout, stderr, _ = file_names(number)
+    return _size(os.path.join(folder, stdout)), _size(os.path.join(folder, stderr))
+
+
+def _size(path: str) -> int:
+    try:
+        return os.stat(path).st_size
+    except FileNotFoundError:
+        return 0

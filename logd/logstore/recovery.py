@@ -8,6 +8,7 @@ position that was not used before.
 import os
 from typing import NamedTuple
 
+from logd.logstore.inventory import data_sizes
 from logd.logstore.segment import (
     ENTRY_BYTES,
     HEADER_ENTRIES,
@@ -15,7 +16,6 @@ from logd.logstore.segment import (
     Entry,
     Header,
     Kind,
-    data_name,
     file_names,
     index_name,
     pack_entry,
@@ -64,7 +64,7 @@ def recover(folder: str, boot_id: bytes, now_ns: int, totals: Totals) -> Recover
         number = numbers.pop()
         scan = _scan(folder, number)
         if scan is None:
-            sizes = [_size(folder, number, stream) for stream in (STDOUT, STDERR)]
+            sizes = data_sizes(folder, number)
             quarantined = [have + more for have, more in zip(quarantined, sizes, strict=True)]
             _set_aside(folder, number)
             continue
@@ -114,13 +114,6 @@ def _set_aside(folder: str, number: int) -> None:
             os.rename(path, path + ".damaged")
 
 
-def _size(folder: str, number: int, stream: int) -> int:
-    try:
-        return os.stat(os.path.join(folder, data_name(number, stream))).st_size
-    except FileNotFoundError:
-        return 0
-
-
 def _scan(folder: str, number: int) -> _Scan | None:
     """Read a whole index; None when its header can't be read. A torn tail is left out."""
     with open(os.path.join(folder, index_name(number)), "rb") as file:
@@ -148,9 +141,9 @@ def _valid(raw: bytes, start: int) -> list[Entry]:
 
 def _mend(folder: str, number: int, scan: _Scan, now_ns: int) -> tuple[tuple[int, int], int, int]:
     """Cut entries without data, adopt data without entries; return the ends, the count of entries, the last time."""
-    sizes = {stream: _size(folder, number, stream) for stream in (STDOUT, STDERR)}
+    sizes = data_sizes(folder, number)
     ends = {stream: scan.header.base(stream) for stream in (STDOUT, STDERR)}
-    bound = {stream: ends[stream] + sizes[stream] for stream in ends}
+    bound = {STDOUT: ends[STDOUT] + sizes[0], STDERR: ends[STDERR] + sizes[1]}
     last_ns = scan.header.time_ns
     if scan.damaged:
         return (bound[STDOUT], bound[STDERR]), HEADER_ENTRIES + len(scan.entries), now_ns

@@ -2,10 +2,81 @@
 
 import os
 from collections.abc import Iterable, Iterator
+from typing import Final
 
-from logd.logstore.inventory import Closed
+from logd.logstore.inventory import Closed, closed_segments
 from logd.logstore.options import StoreOptions, reserve_bytes
 from logd.logstore.segment import file_names
+from logd.logstore.totals import TotalsFile
+from logd.record import STDERR, STDOUT
+
+COUNTS_MODE: Final = 0o640
+
+
+class Retention:
+    """The closed segments of a store, oldest first, and the counts of what has left it: one per writer, if at all.
+
+    `open_number` is the segment being written, 0 if there is none yet.
+    """
+
+    def __init__(self, folder: str, options: StoreOptions, open_number: int) -> None:
+        self._folder = folder
+        self._options = options
+        self._totals = TotalsFile(folder, COUNTS_MODE)
+        self.closed = closed_segments(folder, open_number)
+
+    def enforce(self, now_ns: int, protected: tuple[int, int] | None) -> None:
+        """Remove closed segments that the store's and the host's bounds no longer allow."""
+        for segment in list(expired(self.closed, self._options, now_ns, protected)):
+            self._remove(segment)
+        self.free(host_excess(self._folder, self._options), protected)
+
+    def free(self, excess: int, protected: tuple[int, int] | None) -> bool:
+        """Remove closed segments, oldest first, until that many bytes are free; true if there were enough."""
+        while excess > 0 and self.closed:
+            size = self.closed[0].size
+            if not self.free_oldest(protected):
+                break
+            excess -= size
+        return excess <= 0
+
+    def free_oldest(self, protected: tuple[int, int] | None) -> bool:
+        """Remove the oldest closed segment; false if there is none, or a lossless reader needs it."""
+        if not self.closed or is_protected(self.closed[0], protected):
+            return False
+        self._remove(self.closed[0])
+        return True
+
+    def clear(self) -> None:
+        """Remove them all, at a person's wish."""
+        for segment in list(self.closed):
+            self._remove(segment, cleared=True)
+
+    def _remove(self, segment: Closed, *, cleared: bool = False) -> None:
+        delete_segment(self._folder, segment.number)
+        for stream, begin, end in zip((STDOUT, STDERR), segment.begins, segment.ends, strict=True):
+            totals = self._totals.totals.streams[stream]
+            if cleared:
+                totals.cleared += end - begin
+            else:
+                totals.expired += end - begin
+        self.closed.remove(segment)
+        self._totals.save()
+
+    def count_dropped(self, stream: int, count: int, code: int, ends: dict[int, int]) -> None:
+        """Count bytes that were thrown away; `ends`: where the streams stand since."""
+        self._totals.totals.streams[stream].dropped[code] += count
+        self.save(ends)
+
+    def save(self, ends: dict[int, int]) -> None:
+        """Write the counts, and where the streams stand."""
+        for stream, end in ends.items():
+            self._totals.totals.streams[stream].end = end
+        self._totals.save()
+
+    def close(self) -> None:
+        """Close the file of the counts."""
+        self._totals.close()
 
 
 def expired(

@@ -36,6 +36,8 @@ from logd.record import STDERR, STDOUT, STREAM_NAMES
 
 FORMAT_VERSION: Final = 1
 ENTRY: Final = struct.Struct("<QQIBBHII")
+_CHECKED: Final = struct.Struct("<QQIBBHI")
+"""What comes before the checksum."""
 ENTRY_BYTES: Final = 32
 HEADER_ENTRIES: Final = 3
 INDEX_NAME: Final = re.compile(r"(\d{10})\.index")
@@ -127,7 +129,7 @@ def pack_entry(
     sequence: int, time_ns: int, position: int, length: int, stream: int, kind: int = Kind.DATA, reason: int = 0
 ) -> bytes:
     """Return the 32 bytes of an entry."""
-    body = ENTRY.pack(time_ns, position, length, stream, kind, reason, sequence, 0)[:28]
+    body = _CHECKED.pack(time_ns, position, length, stream, kind, reason, sequence)
     return body + crc32(body).to_bytes(4, "little")
 
 

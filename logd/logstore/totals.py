@@ -93,6 +93,5 @@ class TotalsFile:
         os.pwrite(self._descriptor, self.totals.pack(), self.totals.sequence % 2 * SLOT_BYTES)
 
     def close(self) -> None:
-        """Save for the last time."""
-        self.save()
+        """Close the file; nothing is saved by that."""
         os.close(self._descriptor)

@@ -1,7 +1,8 @@
 """The one writer of a store: moves batches from a staging pipe into the segment's files and indexes them.
 
 Order within a batch: data, then the index entry, so that whoever sees an entry finds its data. Standard library
-only, and little of it: this runs in every shim.
+only, and little of it: this runs in every shim, and what it does not touch costs a shim nothing. `open_store` (in
+opening.py) makes a writer.
 
 The writer holds an exclusive lock on the store (`lock`) from before its first look until its end, so that there is
 never a second one. It keeps no output in memory. When the disk is full it first frees closed segments of its own;
@@ -10,16 +11,16 @@ if there are none, what arrives is dropped, counted in `totals`, and noted as a 
 """
 
 import errno
-import fcntl
 import os
 import time
-from typing import Final
+from typing import Final, NamedTuple
 
-from logd.logstore.ballast import FULL, Ballast
-from logd.logstore.inventory import Closed, bases, closed_segments, data_bytes
+from logd.logstore import ballast
+from logd.logstore.ballast import FULL
+from logd.logstore.inventory import Closed
 from logd.logstore.options import StoreOptions
-from logd.logstore.recovery import MAX_LENGTH, Recovered, recover
-from logd.logstore.retention import delete_segment, expired, host_excess, is_protected, missing_reserve
+from logd.logstore.recovery import MAX_LENGTH
+from logd.logstore.retention import Retention, missing_reserve
 from logd.logstore.segment import (
     ENTRY_BYTES,
     HEADER_ENTRIES,
@@ -30,7 +31,6 @@ from logd.logstore.segment import (
     pack_entry,
     pack_header,
 )
-from logd.logstore.totals import TotalsFile
 from logd.record import STDERR, STDOUT
 
 RESERVE_CHECK_BYTES: Final = 8 << 20
@@ -38,7 +38,30 @@ RESERVE_CHECK_BYTES: Final = 8 << 20
 RETRY_S: Final = 0.1
 """How often a full disk is tried again."""
 FILE_MODE: Final = 0o640
-FOLDER_MODE: Final = 0o750
+DATA: Final = int(Kind.DATA)
+
+
+class Place(NamedTuple):
+    """Where a writer stands: plain numbers, so that one process can open a store and another go on writing it."""
+
+    number: int
+    """The segment being written."""
+    entries: int
+    """How many entries its index has."""
+    last_ns: int
+    """The time of the last one."""
+    size: int
+    """Bytes of data in it, both streams."""
+    begins: tuple[int, int]
+    """The positions of stdout and stderr at which it begins."""
+    ends: tuple[int, int]
+    """The positions after the last byte taken, kept or dropped."""
+    gaps: list[tuple[int, int, int, int]]
+    """(stream, position, length, reason code), to be noted at the begin of the next segment."""
+    unwritten: bytes
+    """Entries that found no room yet."""
+    full_reason: str
+    """Why nothing can be taken at the moment; empty while all is well."""
 
 
 def read_boot_id() -> bytes:
@@ -48,41 +71,46 @@ def read_boot_id() -> bytes:
 
 
 class StoreWriter:
-    """Opens (waiting for the lock), recovers and writes the store in `folder`. Raises OSError if that is impossible."""
+    """Writes on in the store in `folder`, whose lock is held on the descriptor `lock`, from `place` on."""
 
-    def __init__(self, folder: str, options: StoreOptions) -> None:
+    def __init__(self, folder: str, options: StoreOptions, lock: int, place: Place) -> None:
         self.folder = folder
         self.options = options
         self.protected: tuple[int, int] | None = None
         """Positions from which on a lossless reader still needs everything."""
-        os.makedirs(folder, FOLDER_MODE, exist_ok=True)
-        self._lock = os.open(os.path.join(folder, "lock"), os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, FILE_MODE)
-        fcntl.flock(self._lock, fcntl.LOCK_EX)
-        self._totals = TotalsFile(folder, FILE_MODE)
-        self._boot_id = read_boot_id()
-        self._null = os.open(os.devnull, os.O_WRONLY | os.O_CLOEXEC)
-        found = recover(folder, self._boot_id, time.time_ns(), self._totals.totals)
-        self.ends = {STDOUT: found.ends[0], STDERR: found.ends[1]}
+        self.lock = lock
+        self.number, self._entries, self._last_ns, self.size, self._begins = place[:5]
+        self.ends = {STDOUT: place.ends[0], STDERR: place.ends[1]}
         """The positions after the last byte taken, kept or dropped, of each stream."""
-        self.dropping = False
+        self._gaps = list(place.gaps)
+        self._unwritten = place.unwritten
+        self._full_reason = place.full_reason
+        self.dropping = bool(place.full_reason)
         """Whether the disk is full: what arrives now can't be taken."""
-        self._gaps = list(found.gaps)
-        self._data: dict[int, int] = {}
-        self._index = -1
-        self._unwritten = b""
+        self._retry_at = 0.0
         self._unsynced = False
         self._until_check = RESERVE_CHECK_BYTES
-        self._retry_at = 0.0
-        self._full_reason = "no-space"
-        self.number = self._entries = self._index_end = self._last_ns = self.size = 0
-        self._begins = found.ends
-        self._closed = closed_segments(folder, found.number if found.reusable else None, found.ends)
-        self._ballast = Ballast(folder, FILE_MODE)
-        self._ballast.make()
-        if found.reusable:
-            self._reopen(found)
-        else:
-            self._begin_first(found)
+        self._data = {STDOUT: -1, STDERR: -1}
+        self._null = self._index = -1
+        self._index_end = place.entries * ENTRY_BYTES
+        self._retention: Retention | None = None
+        if self.number:
+            self._index = os.open(f"{folder}/{index_name(self.number)}", os.O_WRONLY | os.O_CLOEXEC)
+
+    @property
+    def place(self) -> Place:
+        """Where this writer stands now."""
+        ends = self.ends[STDOUT], self.ends[STDERR]
+        reason = self._full_reason if self.dropping else ""
+        stand = self.number, self._entries, self._last_ns, self.size, self._begins
+        return Place(*stand, ends, self._gaps, self._unwritten, reason)
+
+    @property
+    def retention(self) -> Retention:
+        """The closed segments and the counts. Most containers never need them, so they are looked up when one does."""
+        if self._retention is None:
+            self._retention = Retention(self.folder, self.options, self.number)
+        return self._retention
 
     # -- taking batches ------------------------------------------------------------------------------------------
 
@@ -93,45 +121,70 @@ class StoreWriter:
         """
         if self.dropping and not self.resume():
             return count
-        left = count - self._splice(stream, staging, count)
-        while left:  # the disk is full: free an old segment of our own and go on
-            if not self._closed or is_protected(self._closed[0], self.protected):
-                self._stop_writing("no-space")
-                return left
-            self._expire(self._closed[0])
-            left -= self._splice(stream, staging, left)
-        return 0
+        while True:
+            moved = 0
+            try:
+                descriptor = self._data[stream]
+                if descriptor < 0:
+                    descriptor = self._open_data(stream)
+                while moved < count:
+                    moved += os.splice(staging, descriptor, count - moved)
+            except OSError as error:
+                if error.errno not in FULL:
+                    raise
+            if moved:
+                self._note_batch(stream, moved)
+                count -= moved
+            if not count:
+                return 0
+            if not self.retention.free_oldest(self.protected):  # the disk is full, and nothing of our own can go
+                self.stop_writing("no-space")
+                return count
 
-    def _splice(self, stream: int, staging: int, count: int) -> int:
-        """Move and index what the disk takes of `count` bytes; return how much it was."""
-        moved = 0
-        try:
-            descriptor = self._data.get(stream) or self._open_data(stream)
-            while moved < count:
-                moved += os.splice(staging, descriptor, count - moved)
-        except OSError as error:
-            if error.errno not in FULL:
-                raise
-        self._note_batch(stream, moved)
-        return moved
+    def _note_batch(self, stream: int, length: int) -> None:
+        now = time.time_ns()
+        stepped = now < self._last_ns
+        if stepped:  # the clock went back: this batch's data is here, so its time can't be
+            now = self._last_ns
+        else:
+            self._last_ns = now
+        self._append(now, self.ends[stream], length, stream, DATA, 0)
+        self.ends[stream] += length
+        self.size += length
+        self._unsynced = True
+        if self.options.sync == "always":
+            self.sync()
+        if self.size >= self.options.max_size or stepped:
+            self._rotate_if_room()
+        self._until_check -= length
+        if self._until_check <= 0:
+            self._until_check = RESERVE_CHECK_BYTES
+            self._look_at_host()
 
-    def _stop_writing(self, reason: str) -> None:
+    def room(self) -> int:
+        """Return how many bytes still fit into the segment."""
+        room = self.options.max_size - self.size
+        return room if room > 0 else 1
+
+    # -- a full disk ---------------------------------------------------------------------------------------------
+
+    def stop_writing(self, reason: str) -> None:
+        """Take nothing until `resume` finds that it is possible again."""
         self.dropping = True
         self._full_reason = reason
         self._retry_at = time.monotonic() + RETRY_S
 
     def drop(self, stream: int, staging: int, count: int) -> None:
         """Throw `count` bytes of the staging pipe away and count them."""
+        if self._null < 0:
+            self._null = os.open(os.devnull, os.O_WRONLY | os.O_CLOEXEC)
         left = count
         while left:
             left -= os.splice(staging, self._null, left)
         code = REASON_CODES[self._full_reason]
         self._add_gap(stream, self.ends[stream], count, code)
         self.ends[stream] += count
-        totals = self._totals.totals.streams[stream]
-        totals.dropped[code] += count
-        totals.end = self.ends[stream]
-        self._totals.save()
+        self.retention.count_dropped(stream, count, code, self.ends)
 
     def _add_gap(self, stream: int, position: int, length: int, code: int) -> None:
         """Note a gap for the next segment; one that continues the stream's last gap lengthens it."""
@@ -148,10 +201,10 @@ class StoreWriter:
             return False
         self._retry_at = now + RETRY_S
         try:
-            if not self._free_for_host(self._missing_reserve()):
+            if not self.retention.free(missing_reserve(self.folder, self.options), self.protected):
                 return False
             self.rotate()
-            self._ballast.make()
+            ballast.make(self.folder, FILE_MODE)
         except OSError as error:
             if error.errno not in FULL:
                 raise
@@ -159,36 +212,9 @@ class StoreWriter:
         self.dropping = False
         return True
 
-    def _note_batch(self, stream: int, length: int) -> None:
-        if not length:
-            return
-        now = time.time_ns()
-        if now < self._last_ns:  # the clock stepped back: this batch's data is here, so its time can't be
-            now, stepped = self._last_ns, True
-        else:
-            self._last_ns, stepped = now, False
-        self._append(now, self.ends[stream], length, stream)
-        self.ends[stream] += length
-        self.size += length
-        self._unsynced = True
-        if self.options.sync == "always":
-            self.sync()
-        if self.size >= self.options.max_size or stepped:
-            self._rotate_if_room()
-        self._until_check -= length
-        if self._until_check <= 0:
-            self._until_check = RESERVE_CHECK_BYTES
-            self._look_at_host()
-
-    def room(self) -> int:
-        """Return how many bytes still fit into the segment."""
-        return max(1, self.options.max_size - self.size)
-
     # -- the index -----------------------------------------------------------------------------------------------
 
-    def _append(
-        self, now: int, position: int, length: int, stream: int, kind: int = Kind.DATA, reason: int = 0
-    ) -> None:
+    def _append(self, now: int, position: int, length: int, stream: int, kind: int, reason: int) -> None:
         entry = pack_entry(self._entries, now, position, length, stream, kind, reason)
         self._entries += 1
         if not self._unwritten:
@@ -200,10 +226,10 @@ class StoreWriter:
                 if error.errno not in FULL:
                     raise
         self._unwritten += entry
-        self._ballast.drop()
+        ballast.drop(self.folder)
         self._flush_index()
         if self._unwritten:
-            self._stop_writing("no-space")
+            self.stop_writing("no-space")
 
     def _flush_index(self) -> None:
         """Write entries that found no room. Those that still don't are adopted if this process dies first."""
@@ -223,9 +249,9 @@ class StoreWriter:
     def mark(self, kind: Kind, run: int) -> None:
         """Note that run number `run` of the container began or that its output ended."""
         self._last_ns = max(self._last_ns, time.time_ns())
-        self._append(self._last_ns, 0, run, 0, kind)
+        self._append(self._last_ns, 0, run, 0, kind, 0)
         if kind is Kind.END:
-            self._save_totals()
+            self.retention.save(self.ends)
 
     def note_gap(self, stream: int, length: int, reason: str) -> None:
         """Note a gap of unknown length (0) where the stream stands now."""
@@ -245,139 +271,101 @@ class StoreWriter:
         except OSError as error:
             if error.errno not in FULL:
                 raise
-            self._stop_writing("no-space")
-
-    def _begin_first(self, found: Recovered) -> None:
-        """Begin a segment on opening; on a full disk go on with the old one, dropping, if there is any."""
-        try:
-            self._begin_segment(found.number + 1)
-        except OSError as error:
-            if error.errno not in FULL or not found.number:
-                raise
-            self._reopen(found)
-            self._stop_writing("no-space")
+            self.stop_writing("no-space")
 
     def _begin_segment(self, number: int) -> None:
         """Create segment `number`, its header and the entries of the gaps before it. ENOSPC leaves the old one open."""
         if self.dropping:
-            self._ballast.drop()
+            ballast.drop(self.folder)
         self._flush_index()
         if self._unwritten:
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), index_name(self.number))
         now = time.time_ns()
-        begin = self.ends[STDOUT], self.ends[STDERR]
-        raw = pack_header(now, *begin, self._boot_id)
+        begins = self.ends[STDOUT], self.ends[STDERR]
+        raw = pack_header(now, *begins, read_boot_id())
         entries = HEADER_ENTRIES
         for stream, position, length, code in self._gaps:
             for at in range(0, max(length, 1), MAX_LENGTH):
                 part = min(length - at, MAX_LENGTH)
                 raw += pack_entry(entries, now, position + at, part, stream, Kind.GAP, code)
                 entries += 1
-        path = os.path.join(self.folder, index_name(number))
-        index = _create_whole(path, raw)
-        self._close_segment()
+        retention = self.retention
+        index = _create_whole(f"{self.folder}/{index_name(number)}", raw)
+        if self._index >= 0:
+            self._close_segment()
         self.number, self._index, self._entries, self._index_end = number, index, entries, len(raw)
         self._gaps.clear()
-        self.size, self._last_ns, self._begins = 0, now, begin
-        self._save_totals()
-
-    def _reopen(self, found: Recovered) -> None:
-        self.number = found.number
-        self._index = os.open(os.path.join(self.folder, index_name(found.number)), os.O_WRONLY | os.O_CLOEXEC)
-        self._entries = found.entries
-        self._index_end = found.entries * ENTRY_BYTES
-        self._last_ns = found.last_ns
-        self.size = data_bytes(self.folder, found.number)
-        self._begins = bases(self.folder, found.number) or found.ends
+        self.size, self._last_ns, self._begins = 0, now, begins
+        retention.save(self.ends)
 
     def _close_segment(self) -> None:
-        if self._index < 0:
-            return
         if self.options.sync:
             self.sync()
-        for descriptor in (*self._data.values(), self._index):
-            os.close(descriptor)
-        self._data.clear()
-        ends = self.ends[STDOUT], self.ends[STDERR]
-        self._closed.append(Closed(self.number, self.size, self._last_ns, self._begins, ends))
+        for stream, descriptor in self._data.items():
+            if descriptor >= 0:
+                os.close(descriptor)
+                self._data[stream] = -1
+        os.close(self._index)
+        ends = self._data_end(STDOUT), self._data_end(STDERR)
+        self.retention.closed.append(Closed(self.number, self.size, self._last_ns, self._begins, ends))
+
+    def _data_end(self, stream: int) -> int:
+        """Return the position after the last byte kept: what was dropped since belongs to no segment."""
+        return min((gap[1] for gap in self._gaps if gap[0] == stream), default=self.ends[stream])
 
     def _open_data(self, stream: int) -> int:
-        path = os.path.join(self.folder, data_name(self.number, stream))
+        path = f"{self.folder}/{data_name(self.number, stream)}"
         descriptor = os.open(path, os.O_CREAT | os.O_WRONLY | os.O_CLOEXEC, FILE_MODE)  # splice refuses O_APPEND
         os.lseek(descriptor, 0, os.SEEK_END)
         self._data[stream] = descriptor
         return descriptor
 
-    # -- bounds --------------------------------------------------------------------------------------------------
+    # -- bounds and durability -----------------------------------------------------------------------------------
 
     def enforce(self) -> None:
         """Remove closed segments that the store's and the host's bounds no longer allow."""
-        for segment in list(expired(self._closed, self.options, time.time_ns(), self.protected)):
-            self._expire(segment)
-        self._free_for_host(host_excess(self.folder, self.options))
+        self.retention.enforce(time.time_ns(), self.protected)
 
     def _look_at_host(self) -> None:
-        if not self._free_for_host(self._missing_reserve()):
-            self._stop_writing("min-free")
-
-    def _missing_reserve(self) -> int:
-        return missing_reserve(self.folder, self.options)
-
-    def _free_for_host(self, excess: int) -> bool:
-        """Remove own closed segments, oldest first, until that many bytes are free; true if there were enough."""
-        while excess > 0 and self._closed and not is_protected(self._closed[0], self.protected):
-            excess -= self._closed[0].size
-            self._expire(self._closed[0])
-        return excess <= 0
-
-    def _expire(self, segment: Closed, *, cleared: bool = False) -> None:
-        delete_segment(self.folder, segment.number)
-        for at, stream in enumerate((STDOUT, STDERR)):
-            totals = self._totals.totals.streams[stream]
-            gone = segment.ends[at] - segment.begins[at]
-            if cleared:
-                totals.cleared += gone
-            else:
-                totals.expired += gone
-        self._closed.remove(segment)
-        self._save_totals()
+        missing = missing_reserve(self.folder, self.options)
+        if missing and not self.retention.free(missing, self.protected):
+            self.stop_writing("min-free")
 
     def clear(self) -> None:
         """Remove everything that was captured so far, at a person's wish."""
         self.rotate()
-        for segment in list(self._closed):
-            self._expire(segment, cleared=True)
-
-    # -- durability ----------------------------------------------------------------------------------------------
+        self.retention.clear()
 
     def sync(self) -> None:
         """Force what was written to the disk. A failure is never retried as if it had worked: it is noted as a gap."""
         if not self._unsynced:
             return
         self._unsynced = False
+        opened = {stream: descriptor for stream, descriptor in self._data.items() if descriptor >= 0}
         try:
-            for descriptor in self._data.values():
+            for descriptor in opened.values():
                 os.fdatasync(descriptor)
             os.fdatasync(self._index)
         except OSError:
-            for stream in self._data:
+            for stream in opened:
                 self._add_gap(stream, self.ends[stream], 0, REASON_CODES["sync-failed"])
             self._rotate_if_room()
 
-    def _save_totals(self) -> None:
-        for stream, end in self.ends.items():
-            self._totals.totals.streams[stream].end = end
-        self._totals.save()
+    def leave(self) -> None:
+        """Close the files but not the lock: another process that shares it goes on from `place`."""
+        for descriptor in (*self._data.values(), self._index, self._null):
+            if descriptor >= 0:
+                os.close(descriptor)
 
     def close(self) -> None:
         """Close the files and give up the lock."""
         self._flush_index()
         if self.options.sync:
             self.sync()
-        self._save_totals()
-        self._totals.close()
-        for descriptor in (*self._data.values(), self._index, self._null, self._lock):
-            os.close(descriptor)
+        self.retention.save(self.ends)
+        self.retention.close()
+        self.leave()
+        os.close(self.lock)
 
 
 def _create_whole(path: str, raw: bytes) -> int:

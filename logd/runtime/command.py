@@ -1,34 +1,73 @@
-"""Run the OCI runtime's commands from a shim: create, start. `os.posix_spawn`, no subprocess module."""
+"""Run the OCI runtime's commands from an errand of a shim. `os.posix_spawn`, no subprocess module."""
 
 import json
 import os
+import select
 import signal
 from typing import Final
+
+from logd.runtime.protocol import Launch
 
 ENVIRONMENT: Final = {"PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"}
 LOG_NAME: Final = "runtime.log"
 PID_FILE: Final = "init.pid"
-DEFAULTED_SIGNALS: Final = (signal.SIGPIPE, signal.SIGXFSZ)
-"""Ignored by Python or by the shim; a container starts with them as they are by default."""
+DEFAULTED_SIGNALS: Final = (signal.SIGPIPE, signal.SIGXFSZ, signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
+"""Ignored by keeper and shim; a container starts with them as they are by default."""
+TIMEOUT_S: Final = 120.0
 NOT_FOUND_EXIT: Final = 127
 NOT_EXECUTABLE_EXIT: Final = 126
 RUNTIME_FAILED_EXIT: Final = 128
 """Docker's code for a container that could not be started for another reason."""
 
 
-def spawn(runtime: tuple[str, ...], exec_dir: str, arguments: list[str], stdio: tuple[int, int, int]) -> int:
+def spawn(launch: Launch, arguments: list[str], stdio: tuple[int, int, int]) -> int:
     """Start a runtime command with these descriptors as 0, 1, 2; return its pid. Raises OSError if it can't be run."""
-    log = ["--log", os.path.join(exec_dir, LOG_NAME), "--log-format", "json"]
-    argv = [*runtime, *log, *arguments]
+    log = ["--log", os.path.join(launch.exec_dir, LOG_NAME), "--log-format", "json"]
+    argv = [*launch.runtime, *log, *arguments]
     actions = [(os.POSIX_SPAWN_DUP2, descriptor, number) for number, descriptor in enumerate(stdio)]
     return os.posix_spawn(
         argv[0], argv, ENVIRONMENT, file_actions=actions, setsigdef=DEFAULTED_SIGNALS, setsigmask=(), setpgroup=0
     )
 
 
-def create_arguments(container_id: str, exec_dir: str) -> list[str]:
-    """Return the verb and options that create a container from the bundle in `exec_dir`."""
-    return ["create", "--bundle", exec_dir, "--pid-file", os.path.join(exec_dir, PID_FILE), container_id]
+def wait(child: int) -> int:
+    """Wait for a command, killing it after TIMEOUT_S; return its wait status."""
+    opened = os.pidfd_open(child)
+    try:
+        if not select.select([opened], [], [], TIMEOUT_S)[0]:
+            os.kill(child, signal.SIGKILL)
+    finally:
+        os.close(opened)
+    return os.waitpid(child, 0)[1]
+
+
+def run(launch: Launch, arguments: list[str], stdout: int | None = None) -> int:
+    """Run a command to its end; return its wait status."""
+    null = os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC)
+    child = spawn(launch, arguments, (null, null if stdout is None else stdout, null))
+    os.close(null)
+    return wait(child)
+
+
+def create_arguments(launch: Launch) -> list[str]:
+    """Return the verb and options that create the container from its bundle."""
+    pid_file = os.path.join(launch.exec_dir, PID_FILE)
+    return ["create", "--bundle", launch.exec_dir, "--pid-file", pid_file, launch.container_id]
+
+
+def start(launch: Launch) -> int:
+    """Let PID 1 run the container's command; return the runtime's wait status."""
+    return run(launch, ["start", launch.container_id])
+
+
+def is_created(launch: Launch) -> bool:
+    """Ask the runtime whether the container still waits to be started."""
+    reading, writing = os.pipe()
+    run(launch, ["state", launch.container_id], writing)  # far less than a pipe holds
+    os.close(writing)
+    with open(reading, encoding="utf-8") as file:
+        state = file.read()
+    return '"status": "created"' in state or '"status":"created"' in state
 
 
 def failure(exec_dir: str, verb: str, status: int) -> tuple[str, int]:

@@ -1,44 +1,32 @@
-"""The keeper: forks shims, is the parent of what they leave behind, and holds duplicates of their descriptors.
+"""The keeper: has shims forked, is the parent of what they leave behind, and holds duplicates of their descriptors.
 
-It outlives the daemon and does nothing else, so that it has no reason to die. It has imported the shim's modules
-once and frozen them, so that a fork is a running shim in a millisecond, and most of its memory is shared.
+It outlives the daemon and does nothing else, so that it has no reason to die. The forking is done by its zygote.
 
 When a shim dies without having said that it is done, another is forked on the descriptors held here. When the keeper
 itself dies, the daemon starts another one, and the shims hand their descriptors over again.
 """
 
-import ctypes
 import fcntl
-import gc
 import os
 import select
 import signal
 import socket
 import sys
 import time
-import traceback
 from collections.abc import Callable
 from contextlib import suppress
 from typing import Any, Final
 
-from logd.runtime import shim
+from logd.runtime import kinship, zygote
 from logd.runtime.protocol import KEEPER_SOCKET, Launch, listen_in, receive, send
+from logd.runtime.rehearsal import rehearse
+from logd.runtime.shim import Recovery
 
-PR_SET_CHILD_SUBREAPER: Final = 36
 LOCK_NAME: Final = "keeper.lock"
 BACKOFF_S: Final = (0.0, 0.1, 0.5, 2.0, 5.0)
 """Before the first, second, … replacement of a shim that dies again and again."""
 CALM_S: Final = 10.0
 """A shim that lived this long begins the back-off anew."""
-
-_prctl = ctypes.CDLL(None, use_errno=True).prctl
-
-
-def become_subreaper() -> None:
-    """Make this process the parent of its descendants' orphans (prctl(2)); a fork does not inherit that."""
-    if _prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0):
-        number = ctypes.get_errno()
-        raise OSError(number, os.strerror(number))
 
 
 class Watched:
@@ -47,8 +35,6 @@ class Watched:
     def __init__(self, launch: Launch) -> None:
         self.launch = launch
         self.connection: socket.socket | None = None
-        self.shim = 0
-        """The shim's pid, 0 while there is none or where an earlier keeper forked it."""
         self.container = 0
         """PID 1 of the container, 0 before it was created."""
         self.descriptors: dict[str, int] = {}
@@ -78,6 +64,7 @@ class Keeper:
         self._poll = select.epoll()
         self._wakeup = self._watch_children()
         self._listener = self._listen()
+        self._zygote = self._start_zygote()
         self._accept_daemon(first)
 
     def run(self) -> None:
@@ -124,29 +111,50 @@ class Keeper:
     def _obey(self, message: dict[str, Any], connection: socket.socket) -> dict[str, Any]:
         launch = Launch.from_json(message["launch"])
         known = self.watched.get(launch.container_id)
-        if known and (known.shim or known.connection or known.container):  # the last: its replacement is due
+        if known and known.released:
+            self._forget(known)
+        elif known and (known.connection or known.container):  # without a connection: its replacement is due
             connection.close()
             return {"error": f"container {launch.container_id} is being watched already"}
         watched = Watched(launch)
+        self.watched[launch.container_id] = watched
         if message["op"] == "adopt":
-            self.watched[launch.container_id] = watched
             self._connect(watched, connection)
             return {}
-        self.watched[launch.container_id] = watched
-        self._fork(watched, connection, recover=message if message["op"] == "recover" else None)
+        if message["op"] == "recover":
+            watched.container = message["pid"]
+            self._fork(watched, {}, (message["ticks"], message["inodes"]))
+        else:
+            self._fork(watched, {"daemon": connection.fileno()})
         connection.close()
         return {}
 
     # -- shims ---------------------------------------------------------------------------------------------------
 
-    def _fork(self, watched: Watched, daemon: socket.socket | None, recover: dict[str, Any] | None = None) -> None:
+    def _start_zygote(self) -> socket.socket:
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        held = shim.Held(dict(watched.descriptors), watched.container) if watched.container else None
-        pid = os.fork()
-        if pid == 0:
-            _be_shim(watched.launch, daemon, theirs, held, recover)
+        if os.fork() == 0:
+            try:
+                signal.set_wakeup_fd(-1)
+                kinship.close_all_but({0, 1, 2, theirs.fileno()})
+                zygote.serve(theirs)
+            finally:
+                os._exit(0)
         theirs.close()
-        watched.shim, watched.since = pid, time.monotonic()
+        return ours
+
+    def _fork(self, watched: Watched, descriptors: dict[str, int], recovery: Recovery | None = None) -> None:
+        """Have a shim forked, on what an earlier one left or on `descriptors`."""
+        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        handed = {"keeper": theirs.fileno(), **descriptors, **watched.descriptors}
+        try:
+            zygote.ask_for_shim(self._zygote, watched.launch, handed, watched.container, recovery)
+        except OSError:  # it was killed
+            self._zygote.close()
+            self._zygote = self._start_zygote()
+            zygote.ask_for_shim(self._zygote, watched.launch, handed, watched.container, recovery)
+        theirs.close()
+        watched.since = time.monotonic()
         self._connect(watched, ours)
 
     def _connect(self, watched: Watched, connection: socket.socket) -> None:
@@ -160,8 +168,7 @@ class Keeper:
         if received is None:
             self._close(connection)
             watched.connection = None
-            if not watched.shim:  # forked by an earlier keeper: its death is seen here, not as a child's
-                self._shim_died(watched)
+            self._shim_died(watched)
             return
         message, descriptors = received
         if message["op"] == "hold":
@@ -173,8 +180,6 @@ class Keeper:
         elif message["op"] == "release":
             watched.released = True
             watched.let_go(list(watched.descriptors))
-            if not watched.shim:
-                self._forget(watched)
 
     def _watch_children(self) -> int:
         reading, writing = os.pipe()
@@ -198,21 +203,11 @@ class Keeper:
             self._child_ended(pid, status)
 
     def _child_ended(self, pid: int, status: int) -> None:
-        for watched in list(self.watched.values()):
-            if watched.shim == pid:
-                watched.shim = 0
-                self._drain_connection(watched)
-                self._shim_died(watched)
-                return
+        for watched in self.watched.values():
             if watched.container == pid:
                 self._statuses[pid] = status
                 self._tell_reaped(watched)
                 return
-
-    def _drain_connection(self, watched: Watched) -> None:
-        """Hear what a shim said before it died: it may have been its farewell."""
-        while watched.connection is not None and select.select([watched.connection], [], [], 0)[0]:
-            self._hear_shim(watched, watched.connection)
 
     def _shim_died(self, watched: Watched) -> None:
         if watched.released or not watched.container:
@@ -231,8 +226,9 @@ class Keeper:
         for at, watched in list(self._due):
             if at <= now:
                 self._due.remove((at, watched))
-                self._fork(watched, None)
-                self._tell_reaped(watched)
+                if self.watched.get(watched.launch.container_id) is watched:
+                    self._fork(watched, {})
+                    self._tell_reaped(watched)
 
     def _tell_reaped(self, watched: Watched) -> None:
         """Pass on the status of a PID 1 whose parent we became."""
@@ -251,58 +247,21 @@ class Keeper:
             del self.watched[watched.launch.container_id]
 
 
-def _be_shim(
-    launch: Launch,
-    daemon: socket.socket | None,
-    keeper: socket.socket,
-    held: "shim.Held | None",
-    recover: dict[str, Any] | None,
-) -> None:
-    """In the forked child: keep only what the shim needs, be it, and end."""
-    code = 70  # EX_SOFTWARE of sysexits.h
-    try:
-        wanted = {0, 1, 2, keeper.fileno()}
-        if daemon is not None:
-            wanted.add(daemon.fileno())
-        if held is not None:
-            wanted.update(held.descriptors.values())
-        signal.set_wakeup_fd(-1)
-        _close_all_but(wanted)
-        with open("/proc/self/comm", "w", encoding="ascii") as comm:
-            comm.write("logd-shim")
-        become_subreaper()
-        shim.main(launch, daemon, keeper, held, recover)
-        code = 0
-    except BaseException:  # whatever it is, this process ends here and says why
-        traceback.print_exc()
-        sys.stderr.flush()
-    finally:
-        os._exit(code)
-
-
-def _close_all_but(wanted: set[int]) -> None:
-    """Close every descriptor but these: those of the keeper and of other containers are not ours."""
-    low = 0
-    for descriptor in sorted(wanted):
-        if low < descriptor:  # an empty range that begins at 0 closes everything
-            os.closerange(low, descriptor)
-        low = descriptor + 1
-    os.closerange(low, 1 << 20)
-
-
 def main() -> None:
     """`keeper EXEC_ROOT DESCRIPTOR`: DESCRIPTOR is the first connection to the daemon that started us."""
     exec_root, descriptor = sys.argv[1:]
     first = socket.socket(fileno=int(descriptor))
     first.set_inheritable(False)
     os.chdir("/")
-    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGPIPE):
+    # Inherited by the shims. SIGXFSZ: a file at its size limit is an error to handle, like a full disk.
+    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGPIPE, signal.SIGXFSZ):
         signal.signal(number, signal.SIG_IGN)
-    with open("/proc/self/comm", "w", encoding="ascii") as comm:
-        comm.write("logd-keeper")
-    become_subreaper()
+    kinship.set_name(b"logd-keeper")
+    kinship.become_subreaper()
+    try:
+        rehearse(exec_root, {0, 1, 2, first.fileno()})
+    except OSError as error:  # it only saves memory
+        print(f"keeper: rehearsal: {error}", file=sys.stderr, flush=True)
     keeper = Keeper(exec_root, first)
     send(first, {})
-    gc.collect()
-    gc.freeze()
     keeper.run()

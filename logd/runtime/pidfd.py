@@ -30,10 +30,21 @@ def open_process(pid: int, ticks: int) -> int | None:
     return pidfd
 
 
-def foreign_wait_status(pidfd: int, pid: int) -> int | None:
-    """Return the wait status of an ended process that is not our child, None if the kernel no longer tells."""
-    status = _zombie_status(pid)
-    return status if status is not None else _reaped_status(pidfd)
+def wait_status(pidfd: int, pid: int) -> tuple[int | None, bool]:
+    """Return the wait status of a process that has ended, and whether it is our child, still to be reaped.
+
+    The status is None if it is not ours and the kernel no longer tells.
+    """
+    try:
+        info = os.waitid(os.P_PID, pid, os.WEXITED | os.WNOHANG | os.WNOWAIT)
+    except ChildProcessError:
+        status = _zombie_status(pid)
+        return (status if status is not None else _reaped_status(pidfd)), False
+    if info is None:
+        return None, False
+    if info.si_code == os.CLD_EXITED:
+        return info.si_status << 8, True
+    return info.si_status, True
 
 
 def _zombie_status(pid: int) -> int | None:

@@ -22,13 +22,14 @@ import contextlib
 import json
 import os
 import socket
+from collections.abc import Sequence
+from socket import SocketType
 from typing import Any, Final, NamedTuple
 
 from logd.logstore.options import StoreOptions
+from logd.runtime import packets
 
 VERSION: Final = 1
-MAX_MESSAGE_BYTES: Final = 256 << 10
-MAX_DESCRIPTORS: Final = 16
 EXIT_FILE: Final = "exit.json"
 STATE_FILE: Final = "shim.json"
 SOCKET_NAME: Final = "shim.sock"
@@ -193,23 +194,12 @@ def connect_in(folder: str, name: str) -> socket.socket | None:
     return connection
 
 
-def send(connection: socket.socket, message: dict[str, Any], descriptors: tuple[int, ...] | list[int] = ()) -> None:
+def send(connection: SocketType, message: dict[str, Any], descriptors: Sequence[int] = ()) -> None:
     """Send one message. Raises OSError (BlockingIOError where the socket is non-blocking and full)."""
-    raw = json.dumps(message).encode()
-    if descriptors:
-        socket.send_fds(connection, [raw], list(descriptors))
-    else:
-        connection.send(raw)
+    packets.send(connection, json.dumps(message).encode(), descriptors)
 
 
-def receive(connection: socket.socket) -> tuple[dict[str, Any], list[int]] | None:
+def receive(connection: SocketType) -> tuple[dict[str, Any], list[int]] | None:
     """Receive one message and its descriptors (close-on-exec); None at the connection's end."""
-    try:
-        raw, descriptors, _, _ = socket.recv_fds(
-            connection, MAX_MESSAGE_BYTES, MAX_DESCRIPTORS, socket.MSG_CMSG_CLOEXEC
-        )
-    except ConnectionResetError:
-        return None
-    if not raw:
-        return None
-    return json.loads(raw), descriptors
+    raw, descriptors = packets.receive(connection)
+    return (json.loads(raw), descriptors) if raw else None

@@ -1,0 +1,173 @@
+"""The beginnings of a shim: make a container, take over from a shim that died, find a container that all have left.
+
+Each runs in an errand. The first two report to the shim what it needs to serve, see `Born`.
+"""
+
+import errno
+import marshal
+import os
+from socket import SocketType
+from typing import Any
+
+from logd.logstore.opening import open_store
+from logd.logstore.segment import Kind
+from logd.logstore.writer import StoreWriter
+from logd.runtime import command, oom, packets, pidfd, pipes
+from logd.runtime.protocol import (
+    SOCKET_NAME,
+    STATE_FILE,
+    VERSION,
+    Event,
+    Launch,
+    listen_in,
+    read_exit_status,
+    send,
+    start_ticks,
+    write_json,
+)
+
+
+class CreateFailed(Exception):
+    """The container was not created: (message, exit code)."""
+
+
+# -- a new container ---------------------------------------------------------------------------------------------
+
+
+def create(launch: Launch, daemon: SocketType | None, keeper: SocketType, shim: SocketType) -> None:
+    """Make the container; its PID 1 waits for `start`. The daemon is told, also of a failure."""
+    try:
+        held, writer, listener = _create(launch)
+    except CreateFailed as failed:
+        message, exit_code = failed.args
+        tell(daemon, {"event": Event.FAILED, "message": message, "exit_code": exit_code})
+        send(keeper, {"op": "release"})
+        return
+    pid = _read_pid(launch)
+    held["pidfd"] = os.pidfd_open(pid)
+    hand_over(keeper, held, pid)
+    _save_state(launch, held, pid)
+    writer.mark(Kind.BEGIN, launch.run)
+    _report(shim, writer, listener, pid, held, exit_fields=None)
+    tell(daemon, {"event": Event.CREATED, "pid": pid})
+
+
+def _create(launch: Launch) -> tuple[dict[str, int], StoreWriter, SocketType]:
+    """Return our ends of the pipes, the store's writer, the control socket. Raises CreateFailed."""
+    held, theirs = _make_pipes(launch)
+    runtime = _spawn_create(launch, theirs)
+    try:
+        listener = listen_in(launch.exec_dir, SOCKET_NAME)
+        writer = open_store(os.path.join(launch.container_dir, "log"), launch.store)  # while the runtime works
+    except OSError as error:
+        command.wait(runtime)
+        command.run(launch, ["delete", "--force", launch.container_id])
+        raise CreateFailed(f"log store of the container: {error}", command.RUNTIME_FAILED_EXIT) from error
+    status = command.wait(runtime)
+    if status:
+        writer.close()
+        os.unlink(os.path.join(launch.exec_dir, SOCKET_NAME))
+        raise CreateFailed(*command.failure(launch.exec_dir, "create", status))
+    return held, writer, listener
+
+
+def _make_pipes(launch: Launch) -> tuple[dict[str, int], tuple[int, int, int]]:
+    """Return our ends by name, and the container's stdin, stdout and stderr."""
+    size = pipes.pipe_size(launch.memory_limit)
+    held: dict[str, int] = {}
+    if launch.open_stdin:
+        stdin, held["stdin"] = pipes.stdin_pipe()
+    else:
+        stdin = os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC)
+    theirs = []
+    for name in pipes.STREAM_OF:
+        held[name], end = pipes.output_pipe(size)
+        held[f"{name}-stage-out"], held[f"{name}-stage-in"] = pipes.staging_pipe(size)
+        theirs.append(end)
+    return held, (stdin, theirs[0], theirs[1])
+
+
+def _spawn_create(launch: Launch, stdio: tuple[int, int, int]) -> int:
+    try:
+        runtime = command.spawn(launch, command.create_arguments(launch), stdio)
+    except OSError as error:
+        text = f"OCI runtime {launch.runtime[0]}: {os.strerror(error.errno or errno.EIO)}"
+        raise CreateFailed(text, command.RUNTIME_FAILED_EXIT) from error
+    for descriptor in stdio:
+        os.close(descriptor)
+    return runtime
+
+
+def _read_pid(launch: Launch) -> int:
+    with open(os.path.join(launch.exec_dir, command.PID_FILE), encoding="ascii") as file:
+        return int(file.read())
+
+
+def _save_state(launch: Launch, held: dict[str, int], pid: int) -> None:
+    inodes = {name: pipes.inode(held[name]) for name in ("stdin", "stdout", "stderr") if name in held}
+    known = {"version": VERSION, "pid": pid, "ticks": start_ticks(pid), "shim": os.getppid()}
+    write_json(launch.exec_dir, STATE_FILE, {**known, "inodes": inodes, "launch": launch.to_json()})
+
+
+# -- a container that is there already ---------------------------------------------------------------------------
+
+
+def take_over(launch: Launch, pid: int, shim: SocketType) -> None:
+    """Find out where a shim that died has left off; waits for its lock on the store."""
+    writer = open_store(os.path.join(launch.container_dir, "log"), launch.store)
+    listener = listen_in(launch.exec_dir, SOCKET_NAME)
+    status = read_exit_status(launch.exec_dir)
+    fields = tuple(status) if status and status.run == launch.run else None
+    _report(shim, writer, listener, pid, {}, exit_fields=fields)
+
+
+def recover(launch: Launch, keeper: SocketType, pid: int, ticks: int, inodes: dict[str, int]) -> None:
+    """Open the pipes of a container that every process of ours has left, and give them to the keeper.
+
+    It then sees this process end, and has a shim take over as for any other that died.
+    """
+    opened = pidfd.open_process(pid, ticks)
+    if opened is None:
+        send(keeper, {"op": "release"})
+        return
+    held = {"pidfd": opened, **pipes.reopen(pid, inodes)}
+    size = pipes.pipe_size(launch.memory_limit)
+    writer = open_store(os.path.join(launch.container_dir, "log"), launch.store)
+    for name, stream in pipes.STREAM_OF.items():
+        if name in held:
+            held[f"{name}-stage-out"], held[f"{name}-stage-in"] = pipes.staging_pipe(size)
+            writer.note_gap(stream, 0, "crash")
+    writer.close()
+    hand_over(keeper, held, pid)
+
+
+# -- what is said ------------------------------------------------------------------------------------------------
+
+
+def hand_over(keeper: SocketType, held: dict[str, int], pid: int) -> None:
+    """Give the keeper duplicates."""
+    send(keeper, {"op": "hold", "names": list(held), "pid": pid}, tuple(held.values()))
+
+
+def _report(
+    shim: SocketType,
+    writer: StoreWriter,
+    listener: SocketType,
+    pid: int,
+    held: dict[str, int],
+    exit_fields: tuple[Any, ...] | None,
+) -> None:
+    """Tell the shim: place in the store, exit status or None, file that counts out-of-memory kills or None, PID 1."""
+    oom_file = oom.counter_file(pid) if exit_fields is None and start_ticks(pid) is not None else None
+    descriptors = {"lock": writer.lock, "listener": listener.fileno(), **held}
+    born: Any = (tuple(writer.place), exit_fields, oom_file, pid, tuple(descriptors))
+    packets.send(shim, marshal.dumps(born), list(descriptors.values()))
+
+
+def tell(daemon: SocketType | None, message: dict[str, Any]) -> None:
+    """Tell the daemon; one that is gone needs no telling."""
+    if daemon is not None:
+        try:
+            send(daemon, message)
+        except OSError:
+            return

@@ -1,0 +1,60 @@
+"""What a process is to its relatives: whose orphans it adopts, whose death is its own (prctl(2), signal(2)).
+
+By ctypes, since the standard library has no prctl; `signal.signal` would do for the other, but costs a shim 100 kB.
+"""
+
+import ctypes
+import os
+from typing import Final
+
+PR_SET_PDEATHSIG: Final = 1
+PR_SET_CHILD_SUBREAPER: Final = 36
+SIGKILL: Final = 9
+SIGCHLD: Final = 17
+SIG_DFL: Final = 0
+SIG_IGN: Final = 1
+
+_libc = ctypes.CDLL(None, use_errno=True)
+_prctl = _libc.prctl
+_signal = _libc.signal
+
+
+def become_subreaper() -> None:
+    """Make this process the parent of its descendants' orphans; a fork does not inherit that."""
+    if _prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0):
+        number = ctypes.get_errno()
+        raise OSError(number, os.strerror(number))
+
+
+def die_with_parent(parent: int) -> None:
+    """End this process, by SIGKILL, as soon as its parent (pid `parent`) has ended."""
+    _prctl(PR_SET_PDEATHSIG, SIGKILL, 0, 0, 0)
+    if os.getppid() != parent:  # it was quicker
+        os._exit(1)
+
+
+def disown_children() -> None:
+    """Let the kernel reap this process's children; what they end with is nobody's concern."""
+    _signal(SIGCHLD, SIG_IGN)
+
+
+def own_children() -> None:
+    """Undo `disown_children`, which a fork inherits."""
+    _signal(SIGCHLD, SIG_DFL)
+
+
+def set_name(name: bytes) -> None:
+    """Set what ps(1) shows as this process's command (proc(5), /proc/PID/comm)."""
+    descriptor = os.open("/proc/self/comm", os.O_WRONLY | os.O_CLOEXEC)
+    os.write(descriptor, name)
+    os.close(descriptor)
+
+
+def close_all_but(wanted: set[int]) -> None:
+    """Close every descriptor but these."""
+    low = 0
+    for descriptor in sorted(wanted):
+        if low < descriptor:  # an empty range that begins at 0 closes everything
+            os.closerange(low, descriptor)
+        low = descriptor + 1
+    os.closerange(low, 1 << 20)
