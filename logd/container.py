@@ -13,7 +13,7 @@ from typing import Any, Final, Literal
 
 import msgspec
 
-from logd.errors import LogdError
+from logd.errors import LogdError, NotFound
 from logd.spec import ContainerSpec, HostConfig
 
 VERSION: Final = 1
@@ -99,6 +99,22 @@ class UnreadableRecord(LogdError):
     """A container.json that this logd can't use; its folder is left as it is."""
 
 
+class LogHold:
+    """A reader's claim on a container's log; `path` leads to the store wherever its folder is moved. Close it."""
+
+    def __init__(self, container: "Container") -> None:
+        self._container = container
+        self._descriptor = os.open(container.log_dir, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+        self.path = f"/proc/self/fd/{self._descriptor}"
+
+    def close(self) -> None:
+        """Give the claim up; once is enough, more is no harm."""
+        if self._descriptor >= 0:
+            os.close(self._descriptor)
+            self._descriptor = -1
+            self._container.release_log(self)
+
+
 class Container:
     """One container. Changed only in the event loop; `save` what has to outlive the daemon.
 
@@ -137,12 +153,35 @@ class Container:
         self.log_ended = asyncio.Event()
         self.log_ended.set()
         self.attachments: set[Any] = set()
+        self.log_holds: set[LogHold] = set()
+        self._unread = asyncio.Event()
+        self._unread.set()
         self._waiters: list[tuple[Condition, asyncio.Future[int]]] = []
 
     @property
     def log_dir(self) -> Path:
         """The folder of the store."""
         return self.dir / "log"
+
+    def hold_log(self) -> "LogHold":
+        """Return a reader's claim on the log: until it is closed, a removal does not delete the files."""
+        try:
+            hold = LogHold(self)
+        except FileNotFoundError as error:
+            raise NotFound(f"No such container: {self.id}") from error  # removed just now
+        self.log_holds.add(hold)
+        self._unread.clear()
+        return hold
+
+    def release_log(self, hold: "LogHold") -> None:
+        """End a claim."""
+        self.log_holds.discard(hold)
+        if not self.log_holds:
+            self._unread.set()
+
+    async def unread(self) -> None:
+        """Return once nobody reads the log."""
+        await self._unread.wait()
 
     @property
     def rootfs(self) -> Path:

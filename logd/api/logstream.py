@@ -3,6 +3,7 @@
 import asyncio
 import time
 from collections.abc import Callable
+from functools import partial
 from types import TracebackType
 from typing import TYPE_CHECKING, Final, Self, TypeVar
 
@@ -13,7 +14,7 @@ from logd.units import NS
 
 if TYPE_CHECKING:
     from logd.api.call import Parts
-    from logd.container import Container
+    from logd.container import Container, LogHold
     from logd.logstore.follow import Subscription
 
 T = TypeVar("T")
@@ -51,6 +52,7 @@ class LogStream:
         self._caught_up = False
         self._finishing = False
         self._reader: LogReader | None = None
+        self._hold: LogHold | None = None
         self._working: asyncio.Future[object] | None = None
         self._subscription: Subscription | None = None
         self._end: asyncio.Task[None] | None = None
@@ -60,7 +62,8 @@ class LogStream:
             self._subscription = self._parts.watcher.subscribe(str(self._container.log_dir))
             self._end = asyncio.create_task(self._wake_at_the_end(self._subscription), name="end of output")
         try:
-            await self._in_thread(self._open)
+            self._hold = self._container.hold_log()
+            await self._in_thread(partial(self._open, self._hold.path))
         except BaseException:
             self._close()
             raise
@@ -93,9 +96,9 @@ class LogStream:
             await self._wait()
         return []
 
-    def _open(self) -> None:
+    def _open(self, folder: str) -> None:
         self._reader = LogReader(
-            str(self._container.log_dir),
+            folder,
             self._selection,
             max_line_bytes=self._parts.engine.max_line_bytes(self._container),
             budget=self._budget,
@@ -150,3 +153,5 @@ class LogStream:
             work.exception()  # seen: nobody waits for this work any more
         if self._reader is not None:
             self._reader.close()
+        if self._hold is not None:
+            self._hold.close()

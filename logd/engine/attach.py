@@ -12,7 +12,7 @@ import os
 from collections.abc import Coroutine
 from typing import Any, Final, Self
 
-from logd.container import Container
+from logd.container import Container, LogHold
 from logd.engine.world import World
 from logd.errors import LogdError
 from logd.logstore.follow import Subscription
@@ -61,6 +61,7 @@ class Attachment:
         self._ended = asyncio.Event()
         self._reader: RawReader | None = None
         self._grown: Subscription | None = None
+        self._hold: LogHold | None = None
         self._reading: asyncio.Future[list[Run | Gap]] | None = None
         self._final: Positions | None = None
         self._cut_off = False
@@ -85,9 +86,10 @@ class Attachment:
             self._stdin_fd = -1
         if self._reading is not None:  # a thread that was given up may still read
             await asyncio.wait({self._reading})
-        if self._reader is not None and self._grown is not None:
+        if self._reader is not None and self._grown is not None and self._hold is not None:
             self._grown.close()
             self._reader.close()
+            self._hold.close()
         if self.acknowledged is not None:
             self.acknowledged = None
             if not self._ended.is_set():
@@ -108,9 +110,9 @@ class Attachment:
 
     def _begin_reading(self, positions: Positions | None) -> None:
         if self._stdout or self._stderr:
-            folder = str(self._container.log_dir)
-            self._grown = self._world.watcher.subscribe(folder)
-            self._reader = RawReader(folder, stdout=self._stdout, stderr=self._stderr, start=positions)
+            self._hold = self._container.hold_log()
+            self._grown = self._world.watcher.subscribe(str(self._container.log_dir))
+            self._reader = RawReader(self._hold.path, stdout=self._stdout, stderr=self._stderr, start=positions)
         self._begun.set()
 
     def end(self) -> None:

@@ -136,6 +136,7 @@ class Removal:
             await self.lifecycle.end_lingering(container)
         if container.exec_dir.exists():
             await self.lifecycle.clean_up(container)
+        await container.unread()  # clients that still read get all of it
         for folder in trash:
             await asyncio.to_thread(delete_folder, folder)
         await asyncio.to_thread(self._world.images.collect, self._world.image_users)

@@ -248,3 +248,23 @@ def test_a_stopped_shim_is_never_joined_by_a_second_writer(busybox: Any) -> None
     while (folder / "0000000001.stdout").stat().st_size <= size:
         time.sleep(0.05)
     busybox.docker("rm", "-f", "one")
+
+
+@pytest.mark.parametrize("attempt", range(3))
+def test_a_slow_reader_of_run_rm_gets_the_end_although_the_container_is_gone(busybox: Any, attempt: int) -> None:
+    command = ["run", "--rm", "busybox", "seq", "3000000"]
+    digest, read = hashlib.sha256(), 0
+    with busybox.docker_popen(*command, stdout=subprocess.PIPE) as reader:
+        while chunk := reader.stdout.read(1 << 18):
+            digest.update(chunk)
+            read += len(chunk)
+            if read > 15_000_000:
+                time.sleep(0.02)  # the container has ended and is being removed by now
+    assert reader.returncode == 0
+    expected = b"".join(b"%d\n" % number for number in range(1, 3_000_001))
+    assert (read, digest.hexdigest()) == (len(expected), hashlib.sha256(expected).hexdigest())
+    assert busybox.docker("ps", "-aq").stdout == ""
+    deadline = time.monotonic() + 10
+    while any((busybox.data_root / "trash").iterdir()):
+        assert time.monotonic() < deadline, "the removed container's files stay"
+        time.sleep(0.05)
