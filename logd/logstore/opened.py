@@ -172,6 +172,19 @@ class OpenSegment:
                     if any(concerns(entry, stream) for stream in streams):
                         yield entry
 
+    def takes_up(self, stream: int) -> int:
+        """Return the position at which the segment takes a stream up: its base, or the begin of a gap before that.
+
+        The base lies behind the gaps that a segment's first entries tell of.
+        """
+        base = self.header.base(stream)
+        for entry in self.scan(HEADER_ENTRIES, self.count(), (stream,)):
+            if entry[4] != Kind.GAP:
+                break
+            if entry[3] == stream:
+                return min(entry[1], base)
+        return base
+
     def last_time(self) -> int | None:
         """Return the time of the last sound entry, None if there is none."""
         for slot in range(self.count() - 1, HEADER_ENTRIES - 1, -1):

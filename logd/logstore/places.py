@@ -141,8 +141,8 @@ class Store:
             return 0
         for entry in segment.scan(HEADER_ENTRIES, place.slot, (stream,), backwards=True):
             if entry[3] == stream:
-                return max(entry[1] + entry[2], segment.header.base(stream))
-        return segment.header.base(stream)
+                return entry[1] + entry[2]
+        return segment.takes_up(stream)
 
     def byte_before(self, position: int, stream: int) -> bytes:
         """Return the byte before a position of a stream, empty if it is not in the store."""

@@ -87,7 +87,7 @@ class _Countdown:
                 if self._left == 0:
                     self.starts[stream] = start
                     for earlier in range(1, stream):
-                        if earlier in self._floors:
+                        if earlier in self._floors and concerns(entry, earlier):
                             self.starts[earlier] = self._store.position_before(place, earlier)
                     self.cut(place)
                     return True

@@ -104,7 +104,7 @@ class Walk:
     # -- batches -----------------------------------------------------------------------------------------------------
 
     def _take(self, items: list[Item], budget: int) -> int:
-        """Add to `items` what the loaded entries hold; return what is left of the budget, 0 or less when it is spent."""
+        """Add to `items` what the loaded entries hold; return what is left of the budget, at most 0 if nothing is."""
         positions, entries = self.positions, self._entries
         while self._at < len(entries) and budget > 0:
             time_ns, position, length, stream, kind, reason, _, _ = entries[self._at]
@@ -183,7 +183,8 @@ class Walk:
             self._lose(items, time_ns, stream, position - self.positions[stream], "damaged")
         expected = self.positions[stream]
         if length and position + length > expected:
-            self._lose(items, time_ns, stream, position + length - expected, name)
+            items.append(Gap(time_ns, stream, expected, position + length - expected, name))
+            self.positions[stream] = position + length
         elif not length and position == expected:
             items.append(Gap(time_ns, stream, position, 0, name))
 
@@ -295,8 +296,8 @@ class Walk:
         segment.hold()
         is_next = segment.number == self._number + 1 and self._number > 0
         for stream, position in self.positions.items():
-            base = segment.header.base(stream)
-            if base > position and not is_next:  # else a gap entry will tell
-                self._lose(self._due, segment.header.time_ns, stream, base - position, reason)
+            missing = 0 if is_next else segment.takes_up(stream) - position  # of the next one, a gap entry will tell
+            if missing > 0:
+                self._lose(self._due, segment.header.time_ns, stream, missing, reason)
         self._segment, self._number, self._slot = segment, segment.number, slot
         self._windows.clear()
