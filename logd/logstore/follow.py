@@ -8,7 +8,10 @@
 
 No wake-up is lost in that loop: `wait` remembers what the store looked like when it last returned (at first: when
 `subscribe` was called), which was before the reads that followed. It sets its watch, looks again, and sleeps only if
-the store has not changed since. It may return although nothing is new.
+the store has not changed since.
+
+While a reader is busy its store has no watch, so that a busy store can't fill the kernel's queue of events; should it
+overflow all the same, every subscriber looks.
 """
 
 import asyncio
@@ -37,8 +40,8 @@ logger = logging.getLogger(__name__)
 FOLDER_MASK: Final = IN_CREATE | IN_MOVED_TO | IN_DELETE_SELF | IN_ONLYDIR | IN_DONT_FOLLOW
 INDEX_MASK: Final = IN_MODIFY | IN_ONESHOT | IN_DONT_FOLLOW
 """One event, then quiet until the watch is set again: a busy store can't fill the queue."""
-POLL_S: Final = 0.1
-"""How often to look where a watch can't be had (fs.inotify.max_user_watches)."""
+POLL_S: Final = 0.05
+"""How often to look where there is no watch: no folder yet, or fs.inotify.max_user_watches is reached."""
 
 
 class _Folder:
@@ -47,87 +50,87 @@ class _Folder:
     def __init__(self, inotify: Inotify, path: str) -> None:
         self.path = path
         self.subscriptions: set[Subscription] = set()
-        self.is_gone = False
         self.newest = 0
+        self.watch: int | None = None
         self.index_watch: int | None = None
         self._inotify = inotify
-        self.watch = inotify.add(path, FOLDER_MASK)
-        self.find_newest()
+        self._may_warn = True
+
+    def arm(self) -> bool:
+        """Watch the folder and its newest index, so far as they exist; false when polling is needed."""
+        try:
+            if self.watch is None:
+                self.watch = self._inotify.add(self.path, FOLDER_MASK)
+                self.find_newest()
+            if self.index_watch is None and self.newest:
+                self.index_watch = self._inotify.add(self._index(), INDEX_MASK)
+        except FileNotFoundError:
+            return self.watch is not None  # the folder's watch tells of the next index
+        except OSError as error:
+            if error.errno != errno.ENOSPC:
+                raise
+            if self._may_warn:
+                self._may_warn = False
+                logger.warning("%s: no inotify watch left, polling (raise fs.inotify.max_user_watches)", self.path)
+            self.find_newest()
+            return False
+        return True
 
     def find_newest(self) -> None:
         """Find the newest segment in the folder itself."""
         try:
             self.newest = max(segment_numbers(self.path), default=0)
         except FileNotFoundError:
-            self.is_gone = True
-
-    def arm(self) -> bool:
-        """Watch the newest index, if there is one; false when no watch is to be had."""
-        if self.index_watch is not None or not self.newest:
-            return True
-        try:
-            self.index_watch = self._inotify.add(os.path.join(self.path, index_name(self.newest)), INDEX_MASK)
-        except FileNotFoundError:
-            return True  # removed; the folder's watch tells of the next
-        except OSError as error:
-            if error.errno != errno.ENOSPC:
-                raise
-            return False
-        return True
+            self.newest = 0
 
     def state(self) -> tuple[int, int]:
         """Return what changes when the store grows: the newest segment and the size of its index."""
         try:
-            return self.newest, os.stat(os.path.join(self.path, index_name(self.newest))).st_size
+            return self.newest, os.stat(self._index()).st_size if self.newest else 0
         except FileNotFoundError:
             return self.newest, 0
 
     def wake(self) -> None:
-        """Wake all who wait."""
+        """Have all who wait look."""
         for subscription in self.subscriptions:
-            subscription._wake()
+            subscription.look()
 
-    def disarm(self) -> int | None:
-        """Forget the index's watch; return it."""
-        watch, self.index_watch = self.index_watch, None
-        return watch
+    def _index(self) -> str:
+        return os.path.join(self.path, index_name(self.newest))
 
 
 class Subscription:
-    """One reader's interest in one store. For one task. Call `close`."""
+    """One reader's interest in one store; for one waiting task at a time. Call `close`."""
 
     def __init__(self, watcher: "Watcher", folder: _Folder) -> None:
         self._watcher = watcher
         self._folder = folder
-        self._waiter: asyncio.Future[bool] | None = None
+        self._waiter: asyncio.Future[None] | None = None
         self._seen = folder.state()
-        self._saw_gone = False
+        self._is_woken = False
 
-    @property
-    def is_gone(self) -> bool:
-        """Whether the folder was deleted: nothing will come any more."""
-        return self._folder.is_gone
+    async def wait(self, timeout: float | None = None) -> bool:  # noqa: ASYNC109  # the loop's own timer is cheaper
+        """Return when the store has changed since the last return, or after `timeout` seconds (None: no limit).
 
-    async def wait(self, timeout: float | None = None) -> bool:  # noqa: ASYNC109  # a timeout is no error here
-        """Return when the store may have grown or rotated, or its folder was deleted, since the last return.
-
-        `timeout` is in seconds, None for no limit. True if there may be something new, false after the timeout.
+        True if it has changed. A `wake` ends it too, one before the call at once.
         """
-        assert self._waiter is None, "a subscription is for one task"
-        is_watched = self._watcher._arm(self._folder)
-        if self._folder.state() == self._seen and self._saw_gone == self._folder.is_gone:
-            if not is_watched:
-                timeout = POLL_S if timeout is None else min(timeout, POLL_S)
-            await self._sleep(timeout)
-        state = self._folder.state()
-        is_new = state != self._seen or self._saw_gone != self._folder.is_gone
-        self._seen, self._saw_gone = state, self._folder.is_gone
+        loop = asyncio.get_running_loop()
+        end = None if timeout is None else loop.time() + timeout
+        while True:
+            is_watched = self._watcher.arm(self._folder)
+            state = self._folder.state()
+            left = None if end is None else end - loop.time()
+            if state != self._seen or self._is_woken or (left is not None and left <= 0):
+                break
+            await self._sleep(left if is_watched else POLL_S if left is None else min(left, POLL_S))
+        is_new = state != self._seen
+        self._seen, self._is_woken = state, False
         return is_new
 
     async def _sleep(self, timeout: float | None) -> None:  # noqa: ASYNC109  # as above
         loop = asyncio.get_running_loop()
         self._waiter = loop.create_future()
-        timer = None if timeout is None else loop.call_later(timeout, self._wake)
+        timer = None if timeout is None else loop.call_later(timeout, self.look)
         try:
             await self._waiter
         finally:
@@ -135,14 +138,20 @@ class Subscription:
             if timer is not None:
                 timer.cancel()
 
-    def _wake(self) -> None:
+    def look(self) -> None:
+        """Have the wait that is under way look at the store."""
         if self._waiter is not None and not self._waiter.done():
-            self._waiter.set_result(True)
+            self._waiter.set_result(None)
+
+    def wake(self) -> None:
+        """End the wait that is under way, or else the next one at once."""
+        self._is_woken = True
+        self.look()
 
     def close(self) -> None:
-        """End the interest; wake who waits."""
-        self._wake()
-        self._watcher._leave(self, self._folder)
+        """End the interest; the watches go with the store's last subscription."""
+        self.wake()
+        self._watcher.leave(self, self._folder)
 
 
 class Watcher:
@@ -152,61 +161,53 @@ class Watcher:
         self._inotify: Inotify | None = None
         self._folders: dict[str, _Folder] = {}
         self._watches: dict[int, _Folder] = {}
-        self._loop: asyncio.AbstractEventLoop | None = None
-        self._warned = False
 
     async def start(self) -> None:
-        """Begin to watch. Raises OSError when the system has no inotify instance left."""
+        """Begin to watch. Raises OSError when the host's limit of inotify instances is reached."""
         self._inotify = Inotify()
-        self._loop = asyncio.get_running_loop()
-        self._loop.add_reader(self._inotify.fileno(), self._on_events)
+        asyncio.get_running_loop().add_reader(self._inotify.fileno(), self._on_events)
 
     def close(self) -> None:
-        """End all watches; who waits is woken."""
-        if self._inotify is None or self._loop is None:
-            return
-        self._loop.remove_reader(self._inotify.fileno())
-        self._inotify.close()
-        self._inotify = None
+        """End all watches. Who waits is woken; later waits poll."""
+        if self._inotify is not None:
+            asyncio.get_running_loop().remove_reader(self._inotify.fileno())
+            self._inotify.close()
+            self._inotify = None
         for folder in self._folders.values():
-            folder.wake()
-        self._folders.clear()
-        self._watches.clear()
+            for subscription in folder.subscriptions:
+                subscription.wake()
 
     def subscribe(self, folder: str) -> Subscription:
-        """Return a subscription to the store in `folder`; subscriptions to the same one share its watches.
-
-        Raises FileNotFoundError when there is no such folder.
-        """
+        """Return a subscription to the store in `folder`, which need not exist yet. Those to one share watches."""
         assert self._inotify is not None, "start the watcher first"
         path = os.path.realpath(folder)
-        known = self._folders.get(path)
-        if known is None or known.is_gone:
-            known = self._folders[path] = _Folder(self._inotify, path)
-            self._watches[known.watch] = known
-        subscription = Subscription(self, known)
-        known.subscriptions.add(subscription)
+        store = self._folders.setdefault(path, _Folder(self._inotify, path))
+        self.arm(store)
+        subscription = Subscription(self, store)
+        store.subscriptions.add(subscription)
         return subscription
 
-    def _arm(self, folder: _Folder) -> bool:
-        if self._inotify is None or folder.is_gone or not folder.arm():
-            if self._inotify is not None and not folder.is_gone and not self._warned:
-                self._warned = True
-                logger.warning("no inotify watch left, polling instead (raise fs.inotify.max_user_watches)")
-            return folder.is_gone
-        if folder.index_watch is not None:
-            self._watches[folder.index_watch] = folder
-        return True
+    def arm(self, folder: _Folder) -> bool:
+        """Set the watches of a store that are not set; false when polling is needed."""
+        if self._inotify is None:
+            return False
+        is_armed = folder.arm()
+        for watch in (folder.watch, folder.index_watch):
+            if watch is not None:
+                self._watches[watch] = folder
+        return is_armed
 
-    def _leave(self, subscription: Subscription, folder: _Folder) -> None:
+    def leave(self, subscription: Subscription, folder: _Folder) -> None:
+        """Forget a subscription."""
         folder.subscriptions.discard(subscription)
-        if folder.subscriptions or self._inotify is None:
-            return
-        for watch in (folder.watch, folder.disarm()):
-            if watch is not None and self._watches.pop(watch, None) is not None:
-                self._inotify.remove(watch)
-        if self._folders.get(folder.path) is folder:
+        if not folder.subscriptions and self._folders.get(folder.path) is folder:
             del self._folders[folder.path]
+            self._remove(folder.watch)
+            self._remove(folder.index_watch)
+
+    def _remove(self, watch: int | None) -> None:
+        if watch is not None and self._watches.pop(watch, None) is not None and self._inotify is not None:
+            self._inotify.remove(watch)
 
     def _on_events(self) -> None:
         assert self._inotify is not None
@@ -217,36 +218,27 @@ class Watcher:
                 self._on_event(event, folder)
 
     def _on_event(self, event: Event, folder: _Folder) -> None:
-        if event.mask & IN_IGNORED:  # that watch has ended
+        if event.mask & IN_IGNORED:  # that watch has ended: it has fired, or what it watched is gone
             del self._watches[event.watch]
             if event.watch == folder.index_watch:
-                folder.disarm()
-        elif event.watch == folder.watch and event.mask & IN_DELETE_SELF:
-            folder.is_gone = True
-            folder.wake()
+                folder.index_watch = None
+            elif event.watch == folder.watch:
+                folder.watch, folder.newest = None, 0
+                folder.wake()
         elif event.watch == folder.watch:
-            self._on_new_file(os.fsdecode(event.name), folder)
-        elif event.mask & IN_MODIFY:
-            if event.watch == folder.index_watch:
-                folder.disarm()
+            if match := INDEX_NAME.fullmatch(os.fsdecode(event.name)):
+                folder.newest = max(folder.newest, int(match[1]))
+                self._remove(folder.index_watch)  # the next wait watches the newest
+                folder.index_watch = None
+                folder.wake()
+        elif event.watch == folder.index_watch:
+            folder.index_watch = None
             folder.wake()
-
-    def _on_new_file(self, name: str, folder: _Folder) -> None:
-        match = INDEX_NAME.fullmatch(name)
-        if match is None:
-            return
-        folder.newest = max(folder.newest, int(match[1]))
-        old = folder.disarm()  # the next wait watches the newest
-        if old is not None and self._inotify is not None:
-            self._watches.pop(old, None)
-            self._inotify.remove(old)
-        folder.wake()
 
     def _look_at_all(self) -> None:
-        """Events were lost: look for new segments everywhere, set all watches again, wake all."""
+        """Events were lost: look for new segments everywhere, have all watches set again, wake all."""
         for folder in self._folders.values():
             folder.find_newest()
-            if self._inotify is not None and (old := folder.disarm()) is not None:
-                self._watches.pop(old, None)
-                self._inotify.remove(old)
+            self._remove(folder.index_watch)
+            folder.index_watch = None
             folder.wake()
