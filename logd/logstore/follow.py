@@ -50,7 +50,7 @@ class _Folder:
     def __init__(self, inotify: Inotify, path: str) -> None:
         self.path = path
         self.subscriptions: set[Subscription] = set()
-        self.newest = 0
+        self.turn_to(0)
         self.watch: int | None = None
         self.index_watch: int | None = None
         self._inotify = inotify
@@ -63,7 +63,7 @@ class _Folder:
                 self.watch = self._inotify.add(self.path, FOLDER_MASK)
                 self.find_newest()
             if self.index_watch is None and self.newest:
-                self.index_watch = self._inotify.add(self._index(), INDEX_MASK)
+                self.index_watch = self._inotify.add(self._index, INDEX_MASK)
         except FileNotFoundError:
             return self.watch is not None  # the folder's watch tells of the next index
         except OSError as error:
@@ -79,14 +79,14 @@ class _Folder:
     def find_newest(self) -> None:
         """Find the newest segment in the folder itself."""
         try:
-            self.newest = max(segment_numbers(self.path), default=0)
+            self.turn_to(max(segment_numbers(self.path), default=0))
         except FileNotFoundError:
-            self.newest = 0
+            self.turn_to(0)
 
     def state(self) -> tuple[int, int]:
         """Return what changes when the store grows: the newest segment and the size of its index."""
         try:
-            return self.newest, os.stat(self._index()).st_size if self.newest else 0
+            return self.newest, os.stat(self._index).st_size if self.newest else 0
         except FileNotFoundError:
             return self.newest, 0
 
@@ -95,8 +95,10 @@ class _Folder:
         for subscription in self.subscriptions:
             subscription.look()
 
-    def _index(self) -> str:
-        return os.path.join(self.path, index_name(self.newest))
+    def turn_to(self, number: int) -> None:
+        """Take a segment for the newest."""
+        self.newest = number
+        self._index = os.path.join(self.path, index_name(number))
 
 
 class Subscription:
@@ -116,11 +118,12 @@ class Subscription:
         """
         loop = asyncio.get_running_loop()
         end = None if timeout is None else loop.time() + timeout
-        while True:
+        while (state := self._folder.state()) == self._seen and not self._is_woken:
             is_watched = self._watcher.arm(self._folder)
-            state = self._folder.state()
+            if self._folder.state() != self._seen:
+                continue
             left = None if end is None else end - loop.time()
-            if state != self._seen or self._is_woken or (left is not None and left <= 0):
+            if left is not None and left <= 0:
                 break
             await self._sleep(left if is_watched else POLL_S if left is None else min(left, POLL_S))
         is_new = state != self._seen
@@ -223,11 +226,12 @@ class Watcher:
             if event.watch == folder.index_watch:
                 folder.index_watch = None
             elif event.watch == folder.watch:
-                folder.watch, folder.newest = None, 0
+                folder.watch = None
+                folder.turn_to(0)
                 folder.wake()
         elif event.watch == folder.watch:
             if match := INDEX_NAME.fullmatch(os.fsdecode(event.name)):
-                folder.newest = max(folder.newest, int(match[1]))
+                folder.turn_to(max(folder.newest, int(match[1])))
                 self._remove(folder.index_watch)  # the next wait watches the newest
                 folder.index_watch = None
                 folder.wake()

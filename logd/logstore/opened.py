@@ -214,14 +214,17 @@ class OpenSegment:
     def slot_of(self, stream: int, position: int) -> int:
         """Return the number of the first entry of a stream that reaches beyond a position; the count if none does."""
         low, high = HEADER_ENTRIES, self.count()
+        slot = high
         while low < high:
             middle = (low + high) // 2
             entry = next((e for e in self.scan(middle, high, (stream,)) if e[3] == stream), None)
-            if entry is None or entry[1] + entry[2] > position:
+            if entry is None:
                 high = middle
+            elif entry[1] + entry[2] > position:
+                slot, high = entry[6], middle
             else:
                 low = entry[6] + 1
-        return low
+        return slot
 
     # -- the data ----------------------------------------------------------------------------------------------------
 

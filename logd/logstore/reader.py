@@ -11,7 +11,7 @@ from logd.logstore.lines import LineAssembler
 from logd.logstore.places import Place, Store
 from logd.logstore.segment import HEADER_ENTRIES
 from logd.logstore.selection import Selection, find_start
-from logd.logstore.walk import Mark, Walk
+from logd.logstore.walk import Item, Mark, Walk
 from logd.record import STDERR, STDOUT, Gap, Run
 
 __all__ = ["LogReader", "RawReader", "Selection", "end_positions"]
@@ -82,8 +82,7 @@ class LogReader:
             items = self._walk.read(self._budget)
             if not items:
                 break
-            for item in items:
-                self._take(item, out)
+            self._take(items, out)
         return out
 
     def finish(self) -> list[Run | Gap]:
@@ -96,26 +95,28 @@ class LogReader:
         self.finished = self.finished or self._past_until
         return out
 
-    def _take(self, item: Run | Gap | Mark, out: list[Run | Gap]) -> None:
+    def _take(self, items: list[Item], out: list[Run | Gap]) -> None:
         lines: list[Run] = out  # type: ignore[assignment]  # only appends
-        if self._past_until:
-            self._complete(item, lines)
-        elif type(item) is Run:
-            self._passed[item[1]] = item[2] + len(item[3])
-            self._lines.feed(item, lines)
-        elif type(item) is Gap:
-            for stream in (item.stream,) if item.stream else (STDOUT, STDERR):
-                self._lines.cut(stream, lines)
-            if item.stream:
-                self._passed[item.stream] = item.position + item.length
-            out.append(item)
-        elif type(item) is Mark and item.is_until:
-            self._past_until = True
-            self.finished = not any(self._lines.is_open(stream) for stream in self._selection.streams)
-        else:
-            self._lines.cut_all(lines)
+        feed, passed = self._lines.feed, self._passed
+        for item in items:
+            if self._past_until:
+                self._complete(item, lines)
+            elif type(item) is Run:
+                feed(item, lines)
+                passed[item[1]] = item[2] + len(item[3])
+            elif type(item) is Gap:
+                for stream in (item.stream,) if item.stream else (STDOUT, STDERR):
+                    self._lines.cut(stream, lines)
+                if item.stream:
+                    passed[item.stream] = item.position + item.length
+                out.append(item)
+            elif type(item) is Mark and item.is_until:
+                self._past_until = True
+                self.finished = not any(self._lines.is_open(stream) for stream in self._selection.streams)
+            else:
+                self._lines.cut_all(lines)
 
-    def _complete(self, item: Run | Gap | Mark, out: list[Run]) -> None:
+    def _complete(self, item: Item, out: list[Run]) -> None:
         """Take, of what is later than `until`, what completes lines begun before it."""
         if isinstance(item, Run):
             if self._lines.is_open(item.stream):

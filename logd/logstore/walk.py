@@ -20,6 +20,9 @@ LEAST_PIECE: Final = 16 * 1024
 RUN_COST: Final = 96
 """What a run costs in memory besides its bytes, counted against the budget."""
 NEVER: Final = 1 << 64
+new_run: Final = tuple.__new__
+"""Run's own constructor is a Python function, which would cost as much as all the rest of a small batch."""
+NO_WINDOW: Final = (0, b"")
 
 
 class Mark(NamedTuple):
@@ -64,6 +67,7 @@ class Walk:
         self._due: list[Item] = []
         self._entries: list[RawEntry] = []
         self._at = 0
+        self._is_at_end = False
         self._windows: dict[int, tuple[int, bytes]] = {}
         if first is not None:
             self._enter(first, reason, slot)
@@ -81,6 +85,8 @@ class Walk:
         items, self._due = self._due, []
         while budget > 0:
             if self._at == len(self._entries):
+                if items and self._is_at_end:
+                    break  # what has just been written is not held back to look for more
                 more = self._load()
                 items += self._due
                 self._due = []
@@ -105,40 +111,58 @@ class Walk:
 
     def _take(self, items: list[Item], budget: int) -> int:
         """Add to `items` what the loaded entries hold; return what is left of the budget, at most 0 if nothing is."""
-        positions, entries = self.positions, self._entries
-        while self._at < len(entries) and budget > 0:
-            time_ns, position, length, stream, kind, reason, _, _ = entries[self._at]
-            if time_ns > self._until_ns:
-                self._until_ns = NEVER
-                items.append(Mark(is_until=True))
-            if kind > Kind.ADOPTED:
-                self._at += 1
-                self._mark(items, entries[self._at - 1], reason)
-                continue
-            expected = positions.get(stream)
-            left = length if expected is None else position + length - expected
-            if expected is None or left <= 0:
-                self._at += 1
-                continue
-            if position > expected:
-                self._lose(items, time_ns, stream, position - expected, "damaged")
-                expected, left = position, length
-            piece = left if left <= budget else min(left, max(budget, LEAST_PIECE))
-            data = self._bytes(stream, expected, piece)
-            if data:
-                items.append(Run(time_ns, stream, expected, data))
-                positions[stream] = expected + len(data)
-            if len(data) < piece:
-                gone = self._segment is not None and self._segment.is_deleted
-                self._lose(items, time_ns, stream, piece - len(data), "retention" if gone else "damaged")
-            if piece == left:
-                self._at += 1
-            budget -= piece + RUN_COST
+        positions, entries, windows, until_ns = self.positions, self._entries, self._windows, self._until_ns
+        at, count, adopted = self._at, len(entries), int(Kind.ADOPTED)
+        while at < count and budget > 0:
+            time_ns, position, length, stream, kind, _, _, _ = entry = entries[at]
+            if kind <= adopted and position == positions.get(stream) and time_ns <= until_ns:
+                start, held = windows.get(stream, NO_WINDOW)
+                data = held[position - start : position - start + length]
+                if data and len(data) == length <= budget:  # as for most: a small batch, nothing missing, in the window
+                    items.append(new_run(Run, (time_ns, stream, position, data)))
+                    positions[stream] = position + length
+                    budget -= length + RUN_COST
+                    at += 1
+                    continue
+            self._at = at
+            budget = self._take_entry(items, entry, budget)
+            at, until_ns = self._at, self._until_ns
+        self._at = at
         return budget
+
+    def _take_entry(self, items: list[Item], entry: RawEntry, budget: int) -> int:
+        """Add what the entry at hand says to `items`, or as much of it as the budget allows; return what is left."""
+        time_ns, position, length, stream, kind, reason, _, _ = entry
+        if time_ns > self._until_ns:
+            self._until_ns = NEVER
+            items.append(Mark(is_until=True))
+        if kind > Kind.ADOPTED:
+            self._at += 1
+            self._mark(items, entry, reason)
+            return budget
+        expected = self.positions.get(stream)
+        left = length if expected is None else position + length - expected
+        if expected is None or left <= 0:
+            self._at += 1
+            return budget
+        if position > expected:
+            self._lose(items, time_ns, stream, position - expected, "damaged")
+            expected, left = position, length
+        piece = left if left <= budget else min(left, max(budget, LEAST_PIECE))
+        data = self._bytes(stream, expected, piece)
+        if data:
+            items.append(Run(time_ns, stream, expected, data))
+            self.positions[stream] = expected + len(data)
+        if len(data) < piece:
+            gone = self._segment is not None and self._segment.is_deleted
+            self._lose(items, time_ns, stream, piece - len(data), "retention" if gone else "damaged")
+        if piece == left:
+            self._at += 1
+        return budget - piece - RUN_COST
 
     def _bytes(self, stream: int, position: int, length: int) -> bytes:
         """Return the bytes of the current segment from a position on, fewer where they are missing."""
-        start, held = self._windows.get(stream, (0, b""))
+        start, held = self._windows.get(stream, NO_WINDOW)
         offset = position - start
         if offset >= 0 and offset + length <= len(held):
             return held[offset : offset + length]
@@ -216,7 +240,8 @@ class Walk:
         assert self._segment is not None
         while block := self._segment.block(self._slot, BLOCK_ENTRIES):
             count = len(block) // ENTRY_BYTES
-            whole = self._merge and self._one_batch(block)
+            self._is_at_end = count < BLOCK_ENTRIES
+            whole = self._one_batch(block)
             entries = [whole] if whole else parse(block, self._slot)
             if whole:
                 self._slot += count
@@ -232,10 +257,13 @@ class Walk:
         return False
 
     def _one_batch(self, block: bytes) -> RawEntry | None:
-        """Return one entry for all in the block if they are batches of one stream, none of them later than `until`.
+        """Return one entry for all in the block if that will do: batches of one stream, none later than `until`.
 
-        Positions in a sound stretch of an index join: the format has a gap entry where they don't.
+        It will do where times don't matter, or the stream is not wanted. Positions in a sound stretch of an index
+        join: the format has a gap entry where they don't.
         """
+        if not self._merge and block[20] in self.positions:
+            return None
         count = len(block) // ENTRY_BYTES
         if block[21::ENTRY_BYTES].count(Kind.DATA) < count or block[20::ENTRY_BYTES].count(block[20]) < count:
             return None
