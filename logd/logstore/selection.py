@@ -81,7 +81,9 @@ def _limited(store: Store, selection: Selection, begin: Place, after: dict[int, 
 
 
 def _unreadable_bytes(store: Store, begin: Place, stream: int) -> int:
-    """Return how many bytes of a stream lie in segments before `begin` that can't be read."""
+    """Return how many bytes of a stream lie in segments before `begin` that can't be read, as far as can be known."""
+    if store.numbers[0] == 1 < begin.segment:
+        return store.position_before(begin, stream)  # the first segment begins at 0
     return sum(data_size(store.folder, number, stream) for number in store.numbers if number < begin.segment)
 
 

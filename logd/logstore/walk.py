@@ -99,12 +99,11 @@ class Walk:
         """Return the gaps that no entry came after: call it when the output has ended."""
         gaps: list[Item] = []
         for stream in self.positions:
+            missing = sum(data_size(self._folder, number, stream) for number in self._candidates())
             if self._segment is not None:
-                header = self._segment.header
-                missing = header.base(stream) - self.positions[stream]
-                missing = max(missing, 0) + sum(data_size(self._folder, n, stream) for n in self._candidates())
-                if missing:
-                    self._lose(gaps, header.time_ns, stream, missing, "damaged")
+                missing += max(0, self._segment.header.base(stream) - self.positions[stream])
+            if missing:
+                self._lose(gaps, self._segment.header.time_ns if self._segment else 0, stream, missing, "damaged")
         return [gap for gap in gaps if isinstance(gap, Gap)]
 
     # -- batches -----------------------------------------------------------------------------------------------------
