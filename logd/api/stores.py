@@ -18,6 +18,7 @@ from aiohttp import web
 from logd.api.call import Call, Route, answer, done
 from logd.engine.logopts import store_options
 from logd.errors import NotFound
+from logd.logstore.fsck import verify
 from logd.logstore.opening import open_store
 from logd.logstore.reader import end_positions
 from logd.logstore.segment import ENTRY, GAP_REASONS, Kind, file_names, index_name, segment_numbers
@@ -133,6 +134,20 @@ def _clear_stopped(call: Call, container: "Container") -> None:
         writer.close()
 
 
+async def fsck(call: Call) -> web.Response:
+    """POST /logd/containers/{name}/log/fsck."""
+    container = call.engine.get(call.name)
+    return answer(await _in_thread(call, lambda: _check(str(container.log_dir))))
+
+
+def _check(folder: str) -> dict[str, Any]:
+    try:
+        problems = [str(finding) for finding in verify(folder)]
+    except FileNotFoundError:  # it has never been written
+        problems = []
+    return {"bytes": disk_bytes(folder), "problems": problems}
+
+
 async def disk_use(call: Call) -> web.Response:
     """GET /logd/log/du."""
     containers = call.engine.containers()
@@ -149,5 +164,6 @@ async def _in_thread(call: Call, function: Callable[[], T]) -> T:
 ROUTES: Final = [
     Route("GET", "/logd/containers/{name}/log", status),
     Route("POST", "/logd/containers/{name}/log/clear", clear, lasting=True),
+    Route("POST", "/logd/containers/{name}/log/fsck", fsck),
     Route("GET", "/logd/log/du", disk_use),
 ]

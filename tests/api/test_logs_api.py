@@ -302,6 +302,19 @@ def test_the_state_of_a_log_can_be_asked_for_and_the_log_cleared(ask, container)
     assert ask("GET", f"/containers/{identifier}/logs", stdout=1).read() == b""
 
 
+def test_a_log_can_be_checked_and_damage_is_named(ask, container, shared_busybox):
+    identifier = container("seq 1 1000")
+    report = json.loads(ask("POST", f"/logd/containers/{identifier}/log/fsck").read())
+    assert report["problems"] == []
+    assert report["bytes"] > 0
+    index = next((shared_busybox.data_root / "containers" / identifier / "log").glob("*.index"))
+    raw = bytearray(index.read_bytes())
+    raw[-40] ^= 1
+    index.write_bytes(raw)
+    report = json.loads(ask("POST", f"/logd/containers/{identifier}/log/fsck").read())
+    assert report["problems"]
+
+
 def test_a_running_containers_log_can_be_cleared_and_goes_on(ask, container):
     identifier = container("echo before; sleep 1.5; echo after", wait=False)
     time.sleep(0.5)
