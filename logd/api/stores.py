@@ -20,11 +20,11 @@ from logd.engine.logopts import store_options
 from logd.errors import NotFound
 from logd.logstore.fsck import verify
 from logd.logstore.opening import open_store
-from logd.logstore.reader import end_positions
-from logd.logstore.segment import ENTRY, GAP_REASONS, Kind, file_names, index_name, segment_numbers
+from logd.logstore.segment import GAP_REASONS
+from logd.logstore.summary import summary
 from logd.logstore.totals import read_totals
 from logd.record import STREAM_NAMES
-from logd.units import format_time_short
+from logd.units import format_time
 
 if TYPE_CHECKING:
     from logd.container import Container
@@ -48,60 +48,36 @@ async def status(call: Call) -> web.Response:
 
 def store_status(folder: str) -> dict[str, Any]:
     """Return what a store holds, what it has let go, and the gaps in what it holds (blocks)."""
-    try:
-        numbers = segment_numbers(folder)
-    except FileNotFoundError:
-        numbers = []
-    ends = end_positions(folder)
-    streams = {}
-    for number, totals in read_totals(folder).streams.items():
-        end = ends[number - 1]
-        stored = sum(_size(folder, file_names(segment)[number - 1]) for segment in numbers)
-        streams[STREAM_NAMES[number]] = {
-            "position": end,
-            "stored": stored,
+    held = summary(folder)
+    stored = (held.stdout_bytes, held.stderr_bytes)
+    streams = {
+        STREAM_NAMES[number]: {
+            "begin": held.begins[number - 1],
+            "position": held.ends[number - 1],
+            "stored": stored[number - 1],
             "expired": totals.expired,
             "cleared": totals.cleared,
             "dropped": {GAP_REASONS.get(code, str(code)): count for code, count in enumerate(totals.dropped) if count},
         }
+        for number, totals in read_totals(folder).streams.items()
+    }
     return {
         "bytes": disk_bytes(folder),
-        "segments": [{"number": number, "bytes": _segment_bytes(folder, number)} for number in numbers],
+        "segments": held.segments,
+        "first": None if held.first_ns is None else format_time(held.first_ns),
+        "last": None if held.last_ns is None else format_time(held.last_ns),
         "streams": streams,
-        "gaps": [gap for number in numbers for gap in _gaps(folder, number)],
+        "gaps": [
+            {
+                "stream": STREAM_NAMES.get(gap.stream, ""),
+                "time": format_time(gap.time_ns),
+                "position": gap.position,
+                "length": gap.length,
+                "reason": gap.reason,
+            }
+            for gap in held.gaps
+        ],
     }
-
-
-def _gaps(folder: str, number: int) -> list[dict[str, Any]]:
-    """Return the gaps that a segment's index records."""
-    try:
-        with open(os.path.join(folder, index_name(number)), "rb") as file:
-            raw = file.read()
-    except FileNotFoundError:  # it has been removed since
-        return []
-    whole = raw[: len(raw) // ENTRY.size * ENTRY.size]
-    return [
-        {
-            "stream": STREAM_NAMES.get(stream, ""),
-            "time": format_time_short(time_ns),
-            "position": position,
-            "length": length,
-            "reason": GAP_REASONS.get(reason, str(reason)),
-        }
-        for time_ns, position, length, stream, kind, reason, _, _ in ENTRY.iter_unpack(whole)
-        if kind == Kind.GAP
-    ]
-
-
-def _segment_bytes(folder: str, number: int) -> int:
-    return sum(_size(folder, name) for name in file_names(number))
-
-
-def _size(folder: str, name: str) -> int:
-    try:
-        return os.stat(os.path.join(folder, name)).st_size
-    except FileNotFoundError:
-        return 0
 
 
 def disk_bytes(folder: str) -> int:
