@@ -4,7 +4,7 @@
  *       Lines "S0000000000 NANOSECONDS padding\n" of SIZE bytes (default 100) on stdout, BUFFER bytes a write() (default
  *       4096; 0: one write() a line). -r paces in bursts of 10 ms, at or below 2000 lines/s line by line. -e puts every
  *       second line on stderr. -g waits until the file GATE exists. -k stays alive after the last line until FILE
- *       exists. -o writes what happened (lines, longest write, errno, first and last time, in ns) to FILE.
+ *       exists. -o writes what happened (lines, errno, first and last time and, with -t, the longest write, in ns) to FILE.
  *   loggen check [-n LINES]   reads such lines, counts missing, doubled and misordered ones; exit 1 if there are any.
  *   loggen lat [-k SKIP]      reads such lines and prints p50, p99, p99.9 and the largest age of a line in ns.
  */
@@ -43,12 +43,13 @@ static void digits(char *to, int width, u64 value) {
 }
 
 static u64 longest_write, write_errno;
+static int timed;
 
 static int put(int fd, const char *bytes, size_t left) {
     while (left) {
-        u64 before = now_ns(CLOCK_MONOTONIC);
+        u64 before = timed ? now_ns(CLOCK_MONOTONIC) : 0;
         ssize_t n = write(fd, bytes, left);
-        u64 took = now_ns(CLOCK_MONOTONIC) - before;
+        u64 took = timed ? now_ns(CLOCK_MONOTONIC) - before : 0;
         if (took > longest_write) longest_write = took;
         if (n < 0) {
             if (errno == EINTR) continue;
@@ -86,12 +87,13 @@ static int gen(int argc, char **argv) {
     u64 lines = 0, size = 100, buffer = 4096, rate = 0;
     int both = 0, option;
     const char *gate = NULL, *keep = NULL, *report = NULL;
-    while ((option = getopt(argc, argv, "n:s:b:r:eg:k:o:")) != -1) switch (option) {
+    while ((option = getopt(argc, argv, "n:s:b:r:eg:k:o:t")) != -1) switch (option) {
         case 'n': lines = strtoull(optarg, NULL, 10); break;
         case 's': size = strtoull(optarg, NULL, 10); break;
         case 'b': buffer = strtoull(optarg, NULL, 10); break;
         case 'r': rate = strtoull(optarg, NULL, 10); break;
         case 'e': both = 1; break;
+        case 't': timed = 1; break;
         case 'g': gate = optarg; break;
         case 'k': keep = optarg; break;
         case 'o': report = optarg; break;

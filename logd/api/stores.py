@@ -3,7 +3,7 @@
     GET  /logd/containers/{name}/log         how much there is, and what is missing (status)
     POST /logd/containers/{name}/log/clear   forget what was printed so far
     GET  /logd/log/du                        {"containers": [{"id", "name", "bytes"}, …], "total"}, largest first
-    POST /logd/containers/{name}/log/fsck    {"bytes", "problems": [text, …]}
+    POST /logd/containers/{name}/log/fsck    {"bytes" (of both streams), "problems": [text, …]}
 
 All sizes are bytes. Reading a store may wait for its disk, so it is done in the readers' threads.
 """
@@ -121,7 +121,8 @@ def _check(folder: str) -> dict[str, Any]:
         problems = [str(finding) for finding in verify(folder)]
     except FileNotFoundError:  # it has never been written
         problems = []
-    return {"bytes": disk_bytes(folder), "problems": problems}
+    held = summary(folder)
+    return {"bytes": held.stdout_bytes + held.stderr_bytes, "problems": problems}
 
 
 async def disk_use(call: Call) -> web.Response:

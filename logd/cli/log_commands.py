@@ -88,7 +88,7 @@ def fsck(client: Client, containers: Sequence[str]) -> None:
 def print_status(state: dict[str, Any]) -> None:
     """Print what a store holds and has let go: a field each, a line for each stream, a line for each gap."""
     options = " ".join(f"{key}={value}" for key, value in state["options"].items())
-    segments = len(state["segments"])
+    segments = state["segments"]
     print_fields(
         [
             ("Container", f"{state['name']} ({state['id'][:SHORT_ID]})"),

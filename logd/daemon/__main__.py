@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Final
 
 from logd.daemon.config_file import Loaded, load
+from logd.daemon.identity import ensure_identity
 from logd.daemon.listeners import Listener, open_listeners
 from logd.daemon.lock import lock_data_root, make_folder, remove_pidfile, write_pidfile
 from logd.daemon.notify import Notifier, activated_sockets
@@ -84,6 +85,7 @@ def _sole_daemon(loaded: Loaded) -> Iterator[None]:
         make_folder(config.data_root)
         make_folder(config.exec_root)
         lock = lock_data_root(config.data_root)
+        ensure_identity(config.data_root)
     except OSError as error:
         raise LogdError(f"{error.filename}: {error.strerror}") from error
     try:

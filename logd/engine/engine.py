@@ -16,6 +16,7 @@ from logd.engine.logopts import max_line_bytes
 from logd.engine.names import check_name
 from logd.engine.removal import Removal, folder_bytes
 from logd.engine.restore import Restore
+from logd.engine.sealing import seal_in_idle_time
 from logd.engine.world import World
 from logd.errors import Conflict, InvalidParameter, LogdError
 from logd.events import EventBus
@@ -49,6 +50,7 @@ class Engine:
     async def restore(self) -> None:
         """Find the containers of earlier daemons again."""
         await Restore(self._world, self._lifecycle, self._removal).run()
+        self._world.tasks.start(seal_in_idle_time(self._world.registry), "sealing of logs", watches=True)
 
     async def shutdown(self) -> None:
         """Finish writing; containers and their standard input stay as they are. Attachments end."""

@@ -234,8 +234,8 @@ def test_a_stopped_shim_is_never_joined_by_a_second_writer(busybox: Any) -> None
     try:
         (folder,) = (busybox.data_root / "containers").glob("*/log")
         code = (
-            "import sys; from logd.logstore.writer import StoreWriter; from logd.logstore.options import StoreOptions;"
-            "StoreWriter(sys.argv[1], StoreOptions()); print('writing', flush=True)"
+            "import sys; from logd.logstore.opening import open_store; from logd.logstore.options import StoreOptions;"
+            "open_store(sys.argv[1], StoreOptions()); print('writing', flush=True)"
         )
         rival = subprocess.Popen([sys.executable, "-c", code, folder], stdout=subprocess.PIPE)
         with pytest.raises(subprocess.TimeoutExpired):
