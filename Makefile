@@ -6,11 +6,12 @@ BIN := .venv/bin
 export PATH := $(CURDIR)/.make/bin:$(PATH):/usr/sbin:/sbin
 export PYTHON
 
-.PHONY: help run test setup setup-dev stop clean bench format packages
+.PHONY: help run test soak setup setup-dev stop clean bench format packages
 
 help:
 	@echo 'make run     set up, start the daemon, run a container, show its log'
 	@echo 'make test    set up, then format, lint, types, import rules and tests'
+	@echo 'make soak    hundreds of kills under load, each time every line is counted'
 	@echo 'make stop    stop the daemon; containers go on'
 	@echo 'make clean   remove all containers, images and logs, and stop the daemon'
 	@echo 'make bench   compare with what else is on this machine'
@@ -26,6 +27,14 @@ test: setup-dev
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 	$(BIN)/pytest
+
+# ROUNDS times 12 kills of daemon, shim and keeper at each of two speeds, then kills of everything in any order.
+ROUNDS ?= 9
+soak: setup-dev
+	@sh scripts/docker_cli.sh $(CURDIR)/.make/bin
+	for round in $$(seq $(ROUNDS)); do $(BIN)/pytest tests/system -k one_at_a_time || exit 1; done
+	$(BIN)/python tests/runtime/killing.py $(ROUNDS)
+	$(BIN)/python tests/runtime/killing.py $(ROUNDS) 50000
 
 setup: packages .make/installed
 
