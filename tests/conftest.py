@@ -18,6 +18,7 @@ import pytest
 ROOT = Path(__file__).parent.parent
 READY_TIMEOUT_S = 30.0
 STOP_TIMEOUT_S = 20.0
+ID_LENGTH = 64  # a shorter name could be part of another process's cgroup
 DOCKER = shutil.which("docker")
 
 
@@ -155,7 +156,7 @@ class Daemon:
 
     def container_ids(self) -> list[str]:
         try:
-            return [one.name for one in (self.data_root / "containers").iterdir()]
+            return [one.name for one in (self.data_root / "containers").iterdir() if len(one.name) == ID_LENGTH]
         except FileNotFoundError:
             return []
 
