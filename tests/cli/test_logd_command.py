@@ -287,7 +287,7 @@ def test_no_daemon_is_one_clear_line(logd: Logd) -> None:
 
 STORE = {
     "id": ID, "name": "web", "driver": "local", "options": {"max-size": "1m"}, "runs": 2, "ended": False,
-    "bytes": 1_200_000, "segments": [{"number": 3, "bytes": 1_200_000}],
+    "bytes": 1_200_000, "segments": 1,
     "streams": {
         "stdout": {"position": 5_000_000, "stored": 1_000_000, "expired": 4_000_000, "cleared": 0, "dropped": {}},
         "stderr": {"position": 900, "stored": 0, "expired": 0, "cleared": 0, "dropped": {"disk full": 900}},
