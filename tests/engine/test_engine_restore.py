@@ -47,7 +47,7 @@ def crash(home, body):
 START = """
 container = await driver.create({command}, name="web")
 await driver.engine.start("web")
-print(container.state.pid, container.state.started_ns)
+print(container.state.pid, container.state.started_ns, flush=True)
 await asyncio.sleep({pause})
 """
 
