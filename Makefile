@@ -6,7 +6,7 @@ BIN := .venv/bin
 export PATH := $(CURDIR)/.make/bin:$(PATH):/usr/sbin:/sbin
 export PYTHON
 
-.PHONY: help run test soak setup setup-dev stop clean bench format packages
+.PHONY: help run test soak setup setup-dev stop clean bench format packages packages-dev
 
 help:
 	@echo 'make run     set up, start the daemon, run a container, show its log'
@@ -38,10 +38,14 @@ soak: setup-dev
 
 setup: packages .make/installed
 
-setup-dev: packages .make/installed-dev
+setup-dev: packages-dev .make/installed-dev
 
 packages:
 	@sh scripts/packages.sh
+
+# What the tests need besides: the other init, certificates, a file system in a file.
+packages-dev:
+	@sh scripts/packages.sh catatonit openssl e2fsprogs
 
 $(BIN)/python:
 	$(PYTHON) -m venv .venv

@@ -1,11 +1,12 @@
 #!/bin/sh
-# Install the Debian packages that are missing; a second run does nothing and needs no network.
+# Install the Debian packages that are missing, and those that are named as arguments; a second run does nothing and
+# needs no network.
 set -eu
 
 # runc: the OCI runtime; golang-github-containers-common: the default seccomp profile, as data; tini: `--init`;
 # busybox-static: the demo's image; procps: `docker top`; a compiler, headers and libsystemd: pip builds systemd-python.
 packages="runc golang-github-containers-common tini busybox-static procps ca-certificates
-    python3 python3-dev python3-venv gcc libc6-dev pkg-config libsystemd-dev"
+    python3 python3-dev python3-venv gcc libc6-dev pkg-config libsystemd-dev $*"
 
 missing=""
 for package in $packages; do
@@ -13,7 +14,7 @@ for package in $packages; do
     # A Python of one's own, or a program from elsewhere, is as good.
     python3*) command -v "${PYTHON:-python3}" >/dev/null && "${PYTHON:-python3}" -c 'import sys, venv, ensurepip, sysconfig, os
 sys.exit(sys.version_info < (3, 11) or not os.path.exists(sysconfig.get_path("include") + "/Python.h"))' 2>/dev/null && continue ;;
-    runc | gcc) command -v "$package" >/dev/null || [ -x "/usr/sbin/$package" ] && continue ;;
+    runc | gcc | tini | catatonit) command -v "$package" >/dev/null || [ -x "/usr/sbin/$package" ] && continue ;;
     busybox-static) command -v busybox >/dev/null && ! busybox | grep -q 'dynamic' && [ -z "$(ldd "$(command -v busybox)" 2>/dev/null | grep '=>')" ] && continue ;;
     esac
     dpkg-query -W -f '${Status}' "$package" 2>/dev/null | grep -q '^install ok installed$' || missing="$missing $package"

@@ -30,6 +30,11 @@ def container(docker):
         docker("rm", "-f", identifier, check=False)
 
 
+def told(done):
+    """Return the daemon's message: the client of Debian 12 leaves out who said it."""
+    return done.stderr.removeprefix("Error response from daemon: ").removeprefix("Error: ")
+
+
 def test_version_and_info_are_shown(docker):
     assert docker("version", "--format", "{{.Server.APIVersion}} {{.Server.Os}}").stdout == "1.47 linux\n"
     text = docker("info").stdout
@@ -107,7 +112,7 @@ def test_logs_has_every_flag(docker, container):
 
 def test_logs_of_nobody_and_of_the_driver_none_fail_in_dockers_words(docker, container):
     missing = docker("logs", "nobody", check=False)
-    assert (missing.returncode, missing.stderr) == (1, "Error response from daemon: No such container: nobody\n")
+    assert (missing.returncode, told(missing)) == (1, "No such container: nobody\n")
     silent = docker("logs", container("--log-driver", "none", "busybox", "echo", "x"), check=False)
     assert "configured logging driver does not support reading" in silent.stderr
 
@@ -223,7 +228,7 @@ def test_images_are_listed_tagged_and_removed(docker):
     assert "Imported from -" in docker("history", "cli/tagged:1").stdout
     assert docker("rmi", "cli/tagged:1").stdout == "Untagged: cli/tagged:1\n"
     missing = docker("rmi", "cli/tagged:1", check=False)
-    assert missing.stderr == "Error response from daemon: No such image: cli/tagged:1\n"
+    assert told(missing) == "No such image: cli/tagged:1\n"
 
 
 def test_system_df_networks_and_volumes_are_shown(docker):
@@ -240,7 +245,7 @@ def test_rm_and_prune_act_and_refuse_as_docker_does(docker, container):
     docker("stop", "-t", "0", running)
     assert docker("rm", running).stdout == f"{running}\n"
     gone = docker("rm", running, check=False)
-    assert gone.stderr == f"Error response from daemon: No such container: {running}\n"
+    assert told(gone) == f"No such container: {running}\n"
 
 
 def test_a_volume_outlives_its_container_until_it_is_removed(docker, shared_busybox):
@@ -257,7 +262,8 @@ def test_a_volume_outlives_its_container_until_it_is_removed(docker, shared_busy
     os.utime(shared_busybox.data_root / "volumes" / name, (0, 0))
     assert name in docker("volume", "prune", "-f").stdout
     assert docker("volume", "ls", "-q").stdout == ""
-    assert f"get {name}: no such volume" in docker("volume", "rm", name, check=False).stderr
+    gone = docker("volume", "rm", name, check=False)
+    assert f"no such volume: {name}" in told(gone).lower() or f"get {name}: no such volume" in told(gone)
 
 
 def test_a_system_prune_goes_through(docker, container):
