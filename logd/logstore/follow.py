@@ -15,6 +15,7 @@ overflow all the same, every subscriber looks.
 """
 
 import asyncio
+import contextlib
 import errno
 import logging
 import os
@@ -22,6 +23,7 @@ from typing import Final
 
 from logd.logstore.inotify import (
     IN_CREATE,
+    IN_DELETE,
     IN_DELETE_SELF,
     IN_DONT_FOLLOW,
     IN_IGNORED,
@@ -37,7 +39,7 @@ from logd.logstore.segment import INDEX_NAME, index_name, segment_numbers
 
 logger = logging.getLogger(__name__)
 
-FOLDER_MASK: Final = IN_CREATE | IN_MOVED_TO | IN_DELETE_SELF | IN_ONLYDIR | IN_DONT_FOLLOW
+FOLDER_MASK: Final = IN_CREATE | IN_MOVED_TO | IN_DELETE | IN_DELETE_SELF | IN_ONLYDIR | IN_DONT_FOLLOW
 INDEX_MASK: Final = IN_MODIFY | IN_ONESHOT | IN_DONT_FOLLOW
 """One event, then quiet until the watch is set again: a busy store can't fill the queue."""
 POLL_S: Final = 0.05
@@ -50,7 +52,8 @@ class _Folder:
     def __init__(self, inotify: Inotify, path: str) -> None:
         self.path = path
         self.subscriptions: set[Subscription] = set()
-        self.turn_to(0)
+        self.newest = 0
+        self._descriptor = -1
         self.watch: int | None = None
         self.index_watch: int | None = None
         self._inotify = inotify
@@ -63,7 +66,8 @@ class _Folder:
                 self.watch = self._inotify.add(self.path, FOLDER_MASK)
                 self.find_newest()
             if self.index_watch is None and self.newest:
-                self.index_watch = self._inotify.add(self._index, INDEX_MASK)
+                path = os.path.join(self.path, index_name(self.newest))
+                self.index_watch = self._inotify.add(path, INDEX_MASK)
         except FileNotFoundError:
             return self.watch is not None  # the folder's watch tells of the next index
         except OSError as error:
@@ -85,10 +89,15 @@ class _Folder:
 
     def state(self) -> tuple[int, int]:
         """Return what changes when the store grows: the newest segment and the size of its index."""
-        try:
-            return self.newest, os.stat(self._index).st_size if self.newest else 0
-        except FileNotFoundError:
+        if self._descriptor < 0 and not self._open():
             return self.newest, 0
+        return self.newest, os.lseek(self._descriptor, 0, os.SEEK_END)  # ten times as fast as stat
+
+    def _open(self) -> bool:
+        if self.newest:
+            with contextlib.suppress(FileNotFoundError):
+                self._descriptor = os.open(os.path.join(self.path, index_name(self.newest)), os.O_RDONLY | os.O_CLOEXEC)
+        return self._descriptor >= 0
 
     def wake(self) -> None:
         """Have all who wait look."""
@@ -97,8 +106,15 @@ class _Folder:
 
     def turn_to(self, number: int) -> None:
         """Take a segment for the newest."""
-        self.newest = number
-        self._index = os.path.join(self.path, index_name(number))
+        if number != self.newest:
+            self.close()
+            self.newest = number
+
+    def close(self) -> None:
+        """Close the newest segment's index."""
+        if self._descriptor >= 0:
+            os.close(self._descriptor)
+            self._descriptor = -1
 
 
 class Subscription:
@@ -207,6 +223,7 @@ class Watcher:
             del self._folders[folder.path]
             self._remove(folder.watch)
             self._remove(folder.index_watch)
+            folder.close()
 
     def _remove(self, watch: int | None) -> None:
         if watch is not None and self._watches.pop(watch, None) is not None and self._inotify is not None:
@@ -231,13 +248,19 @@ class Watcher:
                 folder.wake()
         elif event.watch == folder.watch:
             if match := INDEX_NAME.fullmatch(os.fsdecode(event.name)):
-                folder.turn_to(max(folder.newest, int(match[1])))
-                self._remove(folder.index_watch)  # the next wait watches the newest
-                folder.index_watch = None
-                folder.wake()
+                self._on_index(event, folder, int(match[1]))
         elif event.watch == folder.index_watch:
             folder.index_watch = None
             folder.wake()
+
+    def _on_index(self, event: Event, folder: _Folder, number: int) -> None:
+        """An index has come, or gone: the newest goes with its whole store, which an open file in it keeps alive."""
+        if event.mask & IN_DELETE and number != folder.newest:
+            return  # retention
+        folder.turn_to(0 if event.mask & IN_DELETE else max(folder.newest, number))
+        self._remove(folder.index_watch)  # the next wait watches the newest
+        folder.index_watch = None
+        folder.wake()
 
     def _look_at_all(self) -> None:
         """Events were lost: look for new segments everywhere, have all watches set again, wake all."""

@@ -9,6 +9,7 @@ from typing import Final, NamedTuple
 IN_MODIFY: Final = 0x002
 IN_MOVED_TO: Final = 0x080
 IN_CREATE: Final = 0x100
+IN_DELETE: Final = 0x200
 IN_DELETE_SELF: Final = 0x400
 IN_Q_OVERFLOW: Final = 0x4000
 IN_IGNORED: Final = 0x8000

@@ -98,6 +98,17 @@ async def has_news(subscription) -> None:
         pass
 
 
+async def test_deletion_wakes_although_a_reader_has_files_open(watcher, store):
+    subscription = watcher.subscribe(store.path)
+    with LogReader(store.path, Selection()) as reader:
+        assert reader.read()
+        waiting = asyncio.create_task(subscription.wait(30))
+        await settled()
+        shutil.rmtree(store.path)
+        assert await asyncio.wait_for(waiting, 10) is True
+        assert reader.read() == []
+
+
 async def test_deletion_of_the_folder_wakes_and_is_no_busy_loop(watcher, store):
     subscription = watcher.subscribe(store.path)
     waiting = asyncio.create_task(subscription.wait(30))
