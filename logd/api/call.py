@@ -8,7 +8,7 @@ import re
 from collections.abc import Awaitable, Callable, Mapping
 from concurrent.futures import Executor
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Final, NamedTuple
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeVar
 
 import orjson
 from aiohttp import web
@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     from logd.events import EventBus
     from logd.images.store import ImageStore
     from logd.logstore.follow import Watcher
+
+T = TypeVar("T")
 
 JSON: Final = "application/json"
 MAX_JSON_BYTES: Final = 4 << 20
@@ -144,6 +146,34 @@ class Call:
         response = web.StreamResponse(status=status, headers={"Content-Type": content_type})
         await response.prepare(self.request)
         return response
+
+    def write_at_once(self, response: web.StreamResponse, encode: Callable[[T], bytes], little: T) -> bool:
+        """Write what `encode` makes of a little, without waiting; false, and nothing done, while the buffer is in use.
+
+        `little` may become up to the 64 KiB that a transport holds back before it has its writer wait.
+        """
+        transport = self.request.transport
+        if transport is None or transport.get_write_buffer_size():
+            return False
+        try:
+            response.write(encode(little)).send(None)
+        except StopIteration:
+            return True
+        raise AssertionError("a little for an empty buffer had to wait")
+
+
+def write_at_once(response: web.StreamResponse, transport: asyncio.Transport, data: bytes) -> bool:
+    """Write a little without waiting; false, and nothing written, where the client has yet to take what came before.
+
+    aiohttp's `write` waits only once the transport holds back more than its high-water mark.
+    """
+    if transport.get_write_buffer_size() or len(data) > transport.get_write_buffer_limits()[1]:
+        return False
+    try:
+        response.write(data).send(None)
+    except StopIteration:
+        return True
+    raise AssertionError("a write of little into an empty buffer waits")
 
 
 Handler = Callable[[Call], Awaitable[web.StreamResponse]]

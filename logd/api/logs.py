@@ -4,6 +4,7 @@ Source: Docker Engine API 1.47, ContainerLogs; details, content types and words,
 """
 
 import re
+from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
 from aiohttp import web
@@ -44,6 +45,8 @@ async def logs(call: Call) -> web.StreamResponse:
     stream = LogStream(call.parts, container, selection, follow=call.flag("follow"), budget=budget, times=timestamps)
     async with stream:
         response = await call.stream(stream_type(call, multiplexed=multiplexed))
+        if not call.flag("details"):  # whose prefixes may be long
+            stream.push_to(partial(call.write_at_once, response, encoder.encode))
         while items := await stream.next():
             lost = next((item for item in items if isinstance(item, Gap) and is_behind(item)), None)
             if lost is not None:

@@ -23,6 +23,20 @@ BUDGET: Final = 256 * 1024
 """Bytes read at a time: what a slow client costs, and enough for a fast one (measured: larger is no faster)."""
 
 
+PUSHED_BYTES: Final = 1024
+"""What counts as little: of any content, less than 64 KiB with times before its lines and frames around them."""
+
+
+def is_little(items: list[Run | Gap]) -> bool:
+    """Tell whether these are runs of few bytes."""
+    total = 0
+    for item in items:
+        if isinstance(item, Gap):
+            return False
+        total += len(item.data)
+    return total <= PUSHED_BYTES
+
+
 class LogStream:
     """`next` gives the runs; an asynchronous context manager. Without `finish` a last line without a newline is left.
 
@@ -53,6 +67,8 @@ class LogStream:
         self._finishing = False
         self._reader: LogReader | None = None
         self._hold: LogHold | None = None
+        self._sink: Callable[[list[Run | Gap]], bool] | None = None
+        self._refused: list[Run | Gap] = []
         self._working: asyncio.Future[object] | None = None
         self._subscription: Subscription | None = None
         self._end: asyncio.Task[None] | None = None
@@ -84,6 +100,9 @@ class LogStream:
         """Return the next runs, whole lines but for the last of the output; an empty list is the end."""
         assert self._reader is not None
         while not self._finishing:
+            if self._refused:
+                items, self._refused = self._refused, []
+                return items
             ended = self._has_ended()  # looked at before reading, so that all that came before is read
             items = await self._read(self._reader)
             if items:
@@ -95,6 +114,22 @@ class LogStream:
                 return self._reader.finish() if self._finish else []
             await self._wait()
         return []
+
+    def push_to(self, sink: Callable[[list[Run | Gap]], bool]) -> None:
+        """Have the little that comes while `next` waits handed to `sink`, a turn of the loop before `next` could.
+
+        What `sink` refuses by a false, `next` returns, as it does with gaps and with much at a time.
+        """
+        self._sink = sink
+
+    def _push(self) -> bool:
+        """Hand on what is new; false if `next` has to go on."""
+        assert self._reader is not None
+        assert self._sink is not None
+        items = self._reader.read()
+        if items and not (is_little(items) and self._sink(items)):
+            self._refused = items
+        return not self._refused and not self._reader.finished
 
     def _open(self, folder: str) -> None:
         self._reader = LogReader(
@@ -125,7 +160,8 @@ class LogStream:
         """Return when the store may have grown, the output has ended, or `until` has come."""
         assert self._subscription is not None
         until_ns = self._selection.until_ns
-        await self._subscription.wait(None if until_ns is None else max(0.0, (until_ns - time.time_ns()) / NS) + 0.001)
+        timeout = None if until_ns is None else max(0.0, (until_ns - time.time_ns()) / NS) + 0.001
+        await self._subscription.wait(timeout, self._push if self._sink is not None and self._caught_up else None)
 
     async def _wake_at_the_end(self, subscription: "Subscription") -> None:
         await self._container.log_ended.wait()

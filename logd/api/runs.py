@@ -17,6 +17,7 @@ import re
 import struct
 import time
 from collections.abc import Iterable, Iterator
+from functools import partial
 from typing import Any, Final
 
 import orjson
@@ -46,8 +47,10 @@ async def runs(call: Call) -> web.StreamResponse:
     async with LogStream(call.parts, container, selection, follow=call.flag("follow")) as stream:
         response = await call.stream(CONTENT_TYPE)
         await response.write(_cursor_frame(START, stream.cursor))
+        encode = partial(_encode, pattern=pattern)
+        stream.push_to(partial(call.write_at_once, response, encode))
         while items := await stream.next():
-            await response.write(b"".join(_frames(items, pattern)))
+            await response.write(encode(items))
         await response.write(_cursor_frame(END, stream.cursor))
     return response
 
@@ -86,6 +89,10 @@ def matching_runs(run: Run, pattern: Any) -> Iterator[Run]:
         place = end
     if last > first:
         yield run._replace(position=run.position + first, data=data[first:last])
+
+
+def _encode(items: Iterable[Run | Gap], pattern: Any | None) -> bytes:
+    return b"".join(_frames(items, pattern))
 
 
 def _frames(items: Iterable[Run | Gap], pattern: Any | None) -> Iterator[bytes]:

@@ -19,6 +19,7 @@ import contextlib
 import errno
 import logging
 import os
+from collections.abc import Callable
 from typing import Final
 
 from logd.logstore.inotify import (
@@ -124,13 +125,17 @@ class Subscription:
         self._watcher = watcher
         self._folder = folder
         self._waiter: asyncio.Future[None] | None = None
+        self._serve: Callable[[], bool] | None = None
         self._seen = folder.state()
         self._is_woken = False
 
-    async def wait(self, timeout: float | None = None) -> bool:  # noqa: ASYNC109  # the loop's own timer is cheaper
+    async def wait(self, timeout: float | None = None, serve: Callable[[], bool] | None = None) -> bool:  # noqa: ASYNC109
         """Return when the store has changed since the last return, or after `timeout` seconds (None: no limit).
 
-        True if it has changed. A `wake` ends it too, one before the call at once.
+        True if it has changed. A `wake` ends it too, one before the call at once. `serve` is called while it waits,
+        when something new has come, right from where the loop learns of it: a turn of the loop earlier than the
+        waiting task could run. If it returns true it has taken all there was, and the wait goes on; what it raises,
+        the wait raises.
         """
         loop = asyncio.get_running_loop()
         end = None if timeout is None else loop.time() + timeout
@@ -141,31 +146,50 @@ class Subscription:
             left = None if end is None else end - loop.time()
             if left is not None and left <= 0:
                 break
+            self._serve = serve
             await self._sleep(left if is_watched else POLL_S if left is None else min(left, POLL_S))
         is_new = state != self._seen
         self._seen, self._is_woken = state, False
         return is_new
 
-    async def _sleep(self, timeout: float | None) -> None:  # noqa: ASYNC109  # as above
+    async def _sleep(self, timeout: float | None) -> None:  # noqa: ASYNC109  # the loop's own timer is cheaper
         loop = asyncio.get_running_loop()
         self._waiter = loop.create_future()
-        timer = None if timeout is None else loop.call_later(timeout, self.look)
+        timer = None if timeout is None else loop.call_later(timeout, self._end_sleep)
         try:
             await self._waiter
         finally:
-            self._waiter = None
+            self._waiter = self._serve = None
             if timer is not None:
                 timer.cancel()
 
-    def look(self) -> None:
-        """Have the wait that is under way look at the store."""
+    def _end_sleep(self) -> None:
         if self._waiter is not None and not self._waiter.done():
             self._waiter.set_result(None)
+
+    def look(self) -> None:
+        """Have the wait that is under way look at the store, or serve what is new without ending it."""
+        if self._waiter is None or self._waiter.done():
+            return
+        try:
+            if self._serve is None or not self._served(self._serve):
+                self._waiter.set_result(None)
+        except Exception as error:  # the waiting task's, not the loop's
+            self._waiter.set_exception(error)
+
+    def _served(self, serve: Callable[[], bool]) -> bool:
+        """Serve once, and set the watch again; false if there is more, so that a busy store can't hold up the loop."""
+        state = self._folder.state()
+        if self._is_woken or state == self._seen:
+            return False
+        self._seen = state
+        self._is_woken = not serve()
+        return not self._is_woken and self._watcher.arm(self._folder) and self._folder.state() == state
 
     def wake(self) -> None:
         """End the wait that is under way, or else the next one at once."""
         self._is_woken = True
-        self.look()
+        self._end_sleep()
 
     def close(self) -> None:
         """End the interest; the watches go with the store's last subscription."""
@@ -238,20 +262,17 @@ class Watcher:
                 self._on_event(event, folder)
 
     def _on_event(self, event: Event, folder: _Folder) -> None:
-        if event.mask & IN_IGNORED:  # that watch has ended: it has fired, or what it watched is gone
+        if event.watch == folder.index_watch:  # it has ended, having fired, or with what it watched
             del self._watches[event.watch]
-            if event.watch == folder.index_watch:
-                folder.index_watch = None
-            elif event.watch == folder.watch:
-                folder.watch = None
-                folder.turn_to(0)
-                folder.wake()
-        elif event.watch == folder.watch:
-            if match := INDEX_NAME.fullmatch(os.fsdecode(event.name)):
-                self._on_index(event, folder, int(match[1]))
-        elif event.watch == folder.index_watch:
             folder.index_watch = None
             folder.wake()
+        elif event.mask & IN_IGNORED:  # the folder is gone
+            del self._watches[event.watch]
+            folder.watch = None
+            folder.turn_to(0)
+            folder.wake()
+        elif match := INDEX_NAME.fullmatch(os.fsdecode(event.name)):
+            self._on_index(event, folder, int(match[1]))
 
     def _on_index(self, event: Event, folder: _Folder, number: int) -> None:
         """An index has come, or gone: the newest goes with its whole store, which an open file in it keeps alive."""

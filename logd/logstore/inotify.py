@@ -3,7 +3,6 @@
 import ctypes
 import os
 import struct
-from collections.abc import Iterator
 from typing import Final, NamedTuple
 
 IN_MODIFY: Final = 0x002
@@ -58,18 +57,20 @@ class Inotify:
         """End a watch; one that has ended by itself is fine."""
         _libc.inotify_rm_watch(self._descriptor, watch)
 
-    def read(self) -> Iterator[Event]:
-        """Give the events that have come."""
+    def read(self) -> list[Event]:
+        """Return the events that have come."""
         try:
             raw = os.read(self._descriptor, _READ_BYTES)
         except BlockingIOError:
-            return
+            return []
+        events = []
         at = 0
         while at < len(raw):
             watch, mask, _, length = _EVENT.unpack_from(raw, at)
             at += _EVENT.size
-            yield Event(watch, mask, raw[at : at + length].rstrip(b"\0"))
+            events.append(Event(watch, mask, raw[at : at + length].rstrip(b"\0") if length else b""))
             at += length
+        return events
 
     def close(self) -> None:
         """End all watches."""

@@ -161,6 +161,20 @@ def test_a_follower_misses_and_doubles_nothing_over_rotation(ask, container):
     assert got == b"".join(b"%d\n" % number for number in range(20_000))
 
 
+def test_a_follower_gets_little_and_much_each_at_its_time(ask, container):
+    """Single lines are written as they come, large batches when the follower's turn comes: in order all the same."""
+    script = (
+        "i=0; while [ $i -lt 60 ]; do i=$((i + 1)); echo line $i; usleep 3000; "
+        "[ $((i % 9)) -eq 0 ] && seq 1 5000; [ $((i % 7)) -eq 0 ] && printf half && usleep 3000; done"
+    )
+    identifier = container(script, wait=False)
+    answer = ask("GET", f"/containers/{identifier}/logs", agent="logd/1", stdout=1, follow=1, timestamps=1)
+    followed = b"".join(data for _, data in frames(answer))
+    whole = ask("GET", f"/containers/{identifier}/logs", agent="logd/1", stdout=1, timestamps=1)
+    assert followed.count(b"line ") == 60
+    assert followed == b"".join(data for _, data in frames(whole))
+
+
 def test_a_follower_survives_the_removal_of_its_container(ask, container, shared_busybox):
     identifier = container("echo here; sleep 60", wait=False)
     answer = ask("GET", f"/containers/{identifier}/logs", stdout=1, follow=1)

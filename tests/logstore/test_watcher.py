@@ -139,7 +139,7 @@ async def test_lost_events_wake_everyone(watcher, store, monkeypatch):
 
     def lossy(self):
         list(real(self))
-        yield overflow
+        return [overflow]
 
     monkeypatch.setattr(inotify.Inotify, "read", lossy)
     store.rotate()
@@ -178,6 +178,71 @@ async def test_a_follower_sees_every_line_of_a_writer_that_rotates_all_the_time(
             lines += lines_of(items)
             if not items:
                 assert await asyncio.wait_for(subscription.wait(5), 10), "nothing came although lines are missing"
+        await writing
+    assert [line.data for line in lines] == [b"first\n", *(f"line {number}\n".encode() for number in range(count))]
+
+
+async def test_what_is_served_does_not_end_the_wait(watcher, store):
+    subscription = watcher.subscribe(store.path)
+    lines = []
+    with LogReader(store.path, Selection()) as reader:
+
+        def serve() -> bool:
+            lines.extend(line.data for line in lines_of(reader.read()))
+            return lines[-1] != b"last\n"
+
+        waiting = asyncio.create_task(subscription.wait(30, serve))
+        await settled()
+        for text in (b"second\n", b"third\n", b"last\n"):
+            assert not waiting.done()
+            store.write(STDOUT, text)
+            while lines[-1:] != [text]:
+                await asyncio.wait_for(asyncio.sleep(0), 10)
+        await asyncio.wait_for(waiting, 10)
+    assert lines == [b"first\n", b"second\n", b"third\n", b"last\n"]
+
+
+async def test_what_serving_raises_the_wait_raises(watcher, store):
+    subscription = watcher.subscribe(store.path)
+    waiting = asyncio.create_task(subscription.wait(30, lambda: 1 // 0 > 0))
+    await settled()
+    store.write(STDOUT, b"second\n")
+    with pytest.raises(ZeroDivisionError):
+        await asyncio.wait_for(waiting, 10)
+
+
+async def test_a_wait_that_serves_still_ends_at_its_timeout(watcher, store):
+    subscription = watcher.subscribe(store.path)
+    waiting = asyncio.create_task(subscription.wait(0.2, lambda: True))
+    await settled()
+    store.write(STDOUT, b"second\n")
+    assert await asyncio.wait_for(waiting, 10) is False
+
+
+async def test_serving_a_writer_that_hammers_and_rotates_loses_and_doubles_nothing(watcher, store):
+    count = 400
+
+    def write() -> None:
+        for number in range(count):
+            store.write(STDOUT if number % 3 else STDERR, f"line {number}\n".encode())
+            if number % 7 == 0:
+                store.rotate()
+            if number % 5 == 0:
+                time.sleep(0.001)
+
+    subscription = watcher.subscribe(store.path)
+    lines = []
+    with LogReader(store.path, Selection()) as reader:
+
+        def serve() -> bool:
+            lines.extend(lines_of(reader.read()))
+            return len(lines) <= count
+
+        writing = asyncio.create_task(asyncio.to_thread(write))
+        while len(lines) <= count:
+            if not (items := reader.read()):
+                await asyncio.wait_for(subscription.wait(5, serve), 10)
+            lines.extend(lines_of(items))
         await writing
     assert [line.data for line in lines] == [b"first\n", *(f"line {number}\n".encode() for number in range(count))]
 
