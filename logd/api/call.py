@@ -162,20 +162,6 @@ class Call:
         raise AssertionError("a little for an empty buffer had to wait")
 
 
-def write_at_once(response: web.StreamResponse, transport: asyncio.Transport, data: bytes) -> bool:
-    """Write a little without waiting; false, and nothing written, where the client has yet to take what came before.
-
-    aiohttp's `write` waits only once the transport holds back more than its high-water mark.
-    """
-    if transport.get_write_buffer_size() or len(data) > transport.get_write_buffer_limits()[1]:
-        return False
-    try:
-        response.write(data).send(None)
-    except StopIteration:
-        return True
-    raise AssertionError("a write of little into an empty buffer waits")
-
-
 Handler = Callable[[Call], Awaitable[web.StreamResponse]]
 
 
