@@ -178,12 +178,23 @@ class OpenSegment:
         The base lies behind the gaps that a segment's first entries tell of.
         """
         base = self.header.base(stream)
-        for entry in self.scan(HEADER_ENTRIES, self.count(), (stream,)):
-            if entry[4] != Kind.GAP:
-                break
+        for entry in self.scan(HEADER_ENTRIES, self.behind_gaps(), (stream,)):
             if entry[3] == stream:
                 return min(entry[1], base)
         return base
+
+    def behind_gaps(self) -> int:
+        """Return the number of the first entry behind the gaps with which the segment begins."""
+        end = self.count()
+        for entry in self.scan(HEADER_ENTRIES, end, (STDOUT, STDERR)):
+            if entry[4] != Kind.GAP:
+                return entry[6]
+        return end
+
+    def is_empty(self, stream: int) -> bool:
+        """Tell whether no bytes of a stream are in the segment: then only gaps at its begin can tell of the stream."""
+        descriptor = self._descriptor(stream)
+        return descriptor is None or os.fstat(descriptor).st_size == 0
 
     def last_time(self) -> int | None:
         """Return the time of the last sound entry, None if there is none."""
@@ -213,8 +224,8 @@ class OpenSegment:
 
     def slot_of(self, stream: int, position: int) -> int:
         """Return the number of the first entry of a stream that reaches beyond a position; the count if none does."""
-        low, high = HEADER_ENTRIES, self.count()
-        slot = high
+        low, slot = HEADER_ENTRIES, self.count()
+        high = self.behind_gaps() if self.is_empty(stream) else slot
         while low < high:
             middle = (low + high) // 2
             entry = next((e for e in self.scan(middle, high, (stream,)) if e[3] == stream), None)
@@ -251,8 +262,6 @@ class OpenSegment:
 
 
 def _may_concern(block: bytes, streams: tuple[int, ...]) -> bool:
-    """Tell, quickly, whether an entry of the block may concern one of the streams."""
-    of_streams, kinds = block[20::ENTRY_BYTES], block[21::ENTRY_BYTES]
-    return (
-        any(stream in of_streams for stream in streams) or 0 in of_streams or any(marker in kinds for marker in MARKERS)
-    )
+    """Tell, quickly, whether an entry of the block may concern one of the streams; markers are of stream 0."""
+    of_streams = block[20::ENTRY_BYTES]
+    return 0 in of_streams or any(stream in of_streams for stream in streams)

@@ -32,6 +32,7 @@ class Store:
         except FileNotFoundError:
             self.numbers = []
         self._opened: dict[int, OpenSegment] = {}
+        self._stands: dict[tuple[Place, int], int] = {}
 
     def __enter__(self) -> Self:
         return self
@@ -139,10 +140,12 @@ class Store:
         segment = self.segment(place.segment)
         if segment is None:
             return 0
-        for entry in segment.scan(HEADER_ENTRIES, place.slot, (stream,), backwards=True):
-            if entry[3] == stream:
-                return entry[1] + entry[2]
-        return segment.takes_up(stream)
+        if (place, stream) not in self._stands:
+            end = min(place.slot, segment.behind_gaps()) if segment.is_empty(stream) else place.slot
+            before = segment.scan(HEADER_ENTRIES, end, (stream,), backwards=True)
+            last = next((entry for entry in before if entry[3] == stream), None)
+            self._stands[place, stream] = segment.takes_up(stream) if last is None else last[1] + last[2]
+        return self._stands[place, stream]
 
     def byte_before(self, position: int, stream: int) -> bytes:
         """Return the byte before a position of a stream, empty if it is not in the store."""

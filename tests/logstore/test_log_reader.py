@@ -433,3 +433,44 @@ def test_reading_while_another_process_writes_loses_and_doubles_nothing(store, d
     assert numbers == sorted(numbers)
     if not deletes:
         assert numbers == list(range(4000))
+
+
+@pytest.mark.parametrize(
+    "selection",
+    [
+        Selection(tail=3),
+        Selection(since_ns=20_000 - 3),
+        Selection(since_ns=20_000 - 9, tail=3),
+        Selection(since_ns=20_000 - 9, until_ns=20_000 - 3),
+        Selection(after=(20_000 * 2 - 6, 0)),
+    ],
+)
+def test_the_end_of_a_long_log_of_one_stream_is_found_without_reading_the_rest(store, monkeypatch, selection):
+    for number in range(1, 20_001):
+        store.write(STDOUT, b"a\n", number)
+    read = 0
+    pread = os.pread
+
+    def counting(descriptor: int, length: int, offset: int) -> bytes:
+        nonlocal read
+        data = pread(descriptor, length, offset)
+        read += len(data)
+        return data
+
+    monkeypatch.setattr(os, "pread", counting)
+    with LogReader(store.path, selection) as reader:
+        lines = lines_of(read_all(reader))
+    assert 3 <= len(lines) <= 10
+    assert read < 20_000, "of 640,000 bytes of index"
+
+
+def test_gaps_at_a_segments_begin_place_a_stream_that_has_no_bytes_there(store):
+    store.write(STDERR, b"error\n", 1)
+    store.gap(STDERR, 100, time_ns=2)
+    store.write(STDOUT, b"one\ntwo\n", 3)
+    assert end_positions(store.path) == (8, 106)
+    with LogReader(store.path, Selection(after=(0, 50))) as reader:
+        assert [line.data for line in lines_of(read_all(reader))] == [b"<no-space 56>", b"one\n", b"two\n"]
+    with LogReader(store.path, Selection(since_ns=3)) as reader:
+        assert [line.data for line in lines_of(read_all(reader))] == [b"one\n", b"two\n"]
+        assert reader.cursor == (8, 106)
