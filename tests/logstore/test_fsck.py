@@ -1,4 +1,5 @@
 import json
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -100,6 +101,21 @@ def test_what_recovery_set_aside_is_told_of(store):
     assert problems(store) == [
         "segment 9: set aside as 0000000009.index.damaged when the store was opened after a crash"
     ]
+
+
+def test_a_store_that_is_being_written_is_whole(store):
+    def write() -> None:
+        for number in range(600):
+            store.write(STDOUT if number % 2 else STDERR, b"more\n", 10 + number)
+            if number % 20 == 0:
+                store.rotate()
+
+    with ThreadPoolExecutor() as pool:
+        writing = pool.submit(write)
+        while not writing.done():
+            assert problems(store) == []
+        writing.result()
+    assert problems(store) == []
 
 
 # -- seals

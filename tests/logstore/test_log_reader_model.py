@@ -1,6 +1,7 @@
 """LogReader against a naive model, over random interleavings, batches, segments, clock steps and selections."""
 
 import tempfile
+from dataclasses import replace
 from pathlib import Path
 
 from hypothesis import given, settings
@@ -119,6 +120,26 @@ def test_a_cursor_goes_on_exactly_where_reading_stopped(operations, data):
                     lines += lines_of(reader.finish())
                     break
                 cursor = reader.cursor
+        assert lines == whole
+
+
+@EXAMPLES
+@given(OPERATIONS, MOMENT, MOMENT, st.booleans(), st.sampled_from([1, 30]), st.integers(1, 4))
+def test_a_cursor_goes_on_within_a_span_of_time(operations, since, until, stderr, budget, reads):
+    with tempfile.TemporaryDirectory() as folder:
+        _, builder = made([o for o in operations if o[0] != "gap" or o[2]], folder)
+        selection = Selection(stderr=stderr, since_ns=since, until_ns=until)
+        with LogReader(builder.path, selection) as reader:
+            whole = lines_of(read_all(reader) + reader.finish())
+        lines: list[Line] = []
+        for _ in range(200):
+            with LogReader(builder.path, selection, budget=budget) as reader:
+                found = [line for _ in range(reads) for line in lines_of(reader.read())]
+                lines += found
+                if not found:
+                    lines += lines_of(reader.finish())
+                    break
+                selection = replace(selection, after=reader.cursor)
         assert lines == whole
 
 
