@@ -96,8 +96,12 @@ class LineAssembler:
             self._give_parts(stream, out)
             return
         elif line.time_ns == time_ns and len(data) + len(line.data) <= self._limit:
-            del self._open[stream]  # one piece of a batch after the other: one run, one copy
-            self._whole_lines(Run(time_ns, stream, line.position, b"".join((line.data, data))), out)
+            end = data.rfind(NEWLINE) + 1  # one piece of a batch after the other: one run, one copy
+            out.append(Run(time_ns, stream, line.position, b"".join((line.data, memoryview(data)[:end]))))
+            if end < len(data):
+                self._open[stream] = _Line(time_ns, position + end, data[end:])
+            else:
+                del self._open[stream]
             return
         else:
             line.data += data[:end]
