@@ -86,12 +86,30 @@ def _resume(
     quarantined: list[int],
 ) -> Recovered:
     """Decide where to go on: never at a position that a reader or a driver may have seen already."""
-    floor = (max(ends[0], used[0]) + quarantined[0], max(ends[1], used[1]) + quarantined[1])
+    told = _told(scan)
+    floor = (
+        max(ends[0], used[0], told[0]) + quarantined[0],
+        max(ends[1], used[1], told[1]) + quarantined[1],
+    )
     rebooted = scan.header.boot_id != boot_id
     if floor == ends and not rebooted and not scan.damaged:
         return Recovered(number, ends, entries, last_ns, reusable=True, gaps=())
-    reason = "damaged" if any(quarantined) else "unclean-boot" if rebooted else "no-space"
-    return Recovered(number, floor, entries, last_ns, reusable=False, gaps=_gaps(ends, floor, REASON_CODES[reason]))
+    reason = "no-space"
+    if any(quarantined) or told[0] > ends[0] or told[1] > ends[1]:
+        reason = "damaged"
+    if rebooted and not any(quarantined):
+        reason = "unclean-boot"
+    gaps = _gaps(ends, floor, REASON_CODES[reason])
+    return Recovered(number, floor, entries, last_ns, reusable=False, gaps=gaps)
+
+
+def _told(scan: _Scan) -> tuple[int, int]:
+    """Return the ends of stdout and stderr of which the index tells, though their data may be lost."""
+    ends = {STDOUT: 0, STDERR: 0}
+    for entry in scan.entries:
+        if entry.kind in (Kind.DATA, Kind.ADOPTED):
+            ends[entry.stream] = max(ends[entry.stream], entry.position + entry.length)
+    return ends[STDOUT], ends[STDERR]
 
 
 def _gaps(have: tuple[int, int], go_on: tuple[int, int], reason: int) -> tuple[tuple[int, int, int, int], ...]:
@@ -100,10 +118,11 @@ def _gaps(have: tuple[int, int], go_on: tuple[int, int], reason: int) -> tuple[t
 
 
 def _discard_strays(folder: str, numbers: list[int]) -> None:
-    """Remove data files without an index: deletion removes the index first."""
+    """Remove data files without an index, since deletion removes the index first, and an index without its name."""
     for name in os.listdir(folder):
         stem, _, ending = name.partition(".")
-        if ending in ("stdout", "stderr", "sealed") and stem.isdigit() and int(stem) not in numbers:
+        stray = ending in ("stdout", "stderr", "sealed") and stem.isdigit() and int(stem) not in numbers
+        if stray or ending == "index.new":
             os.unlink(os.path.join(folder, name))
 
 
