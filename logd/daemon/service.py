@@ -97,8 +97,8 @@ class Service:
             await web.SockSite(runner, listener.socket, ssl_context=listener.tls, backlog=BACKLOG).start()
             log.info("API listen on %s", listener.name)
         self._ready = True
-        self._notifier.ready("Serving")
         log.info("Daemon has completed initialization")
+        self._notifier.ready("Serving")
         await self._stop.wait()
         self._notifier.stopping()
         log.info("stopping; containers go on")

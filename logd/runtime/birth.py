@@ -136,7 +136,7 @@ def recover(launch: Launch, keeper: SocketType, pid: int, ticks: int, inodes: di
     for name, stream in pipes.STREAM_OF.items():
         if name in held:
             held[f"{name}-stage-out"], held[f"{name}-stage-in"] = pipes.staging_pipe(size)
-            writer.note_gap(stream, 0, "crash")
+        writer.note_gap(stream, 0, "crash")  # what was staged, and all that followed where the pipe is gone too
     writer.close()
     hand_over(keeper, held, pid)
 

@@ -10,7 +10,7 @@ import os
 import signal
 import socket
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Final
 
@@ -288,6 +288,7 @@ class Supervisor:
         self.closing = False
         self._keeper: Channel | None = None
         self._keeper_pid = 0
+        self._found_keeper = False
         self._shims: set[Shim] = set()
         self._restart: asyncio.Task[None] | None = None
         self._ready = asyncio.Lock()
@@ -297,6 +298,7 @@ class Supervisor:
         for _ in range(3):
             if connection := connect_in(str(self.exec_root), KEEPER_SOCKET):
                 self._keeper = Channel(connection, lambda _: None, self._keeper_lost)
+                self._found_keeper = True
                 return
             with contextlib.suppress(KeeperFailed):  # it may be that one was just starting
                 await self._start_keeper()
@@ -335,10 +337,10 @@ class Supervisor:
 
         None when no process is left: `read_exit_status` tells, or nobody can.
         """
-        connection = await self._await_shim(launch)
+        connection = await self._await_shim(launch, RECONNECT_S[:6] if self._found_keeper else RECONNECT_S[:1])
         if connection is None and not await self.recover(launch):
             return None
-        connection = connection or await self._await_shim(launch)
+        connection = connection or await self._await_shim(launch, RECONNECT_S[:6])
         if connection is None:
             return None
         shim = Shim(self, launch)
@@ -354,9 +356,12 @@ class Supervisor:
         """The shim is gone for good."""
         self._shims.discard(shim)
 
-    async def _await_shim(self, launch: Launch) -> socket.socket | None:
-        """Connect to a shim; while its container lives give the keeper a moment to replace a dead one."""
-        for delay in RECONNECT_S[:6]:
+    async def _await_shim(self, launch: Launch, delays: Sequence[float]) -> socket.socket | None:
+        """Connect to a shim; while its container lives give the keeper a moment to replace a dead one.
+
+        A keeper that was just started has nothing to replace it with: then there is no point in more than one try.
+        """
+        for delay in delays:
             await asyncio.sleep(delay)
             if connection := connect_in(launch.exec_dir, SOCKET_NAME):
                 return connection
