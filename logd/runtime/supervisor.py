@@ -35,6 +35,8 @@ log = logging.getLogger(__name__)
 
 KEEPER_LOG: Final = "keeper.log"
 KEEPER_START_S: Final = 10.0
+SILENT_S: Final = 2.0
+"""How long an adopted shim's first word is waited for; one that is stopped or hangs on its disk speaks later."""
 CREATE_S: Final = 130.0
 RECONNECT_S: Final = (0.0, 0.01, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0)
 """Between attempts to reach a shim that the keeper is replacing; the last one is repeated."""
@@ -176,6 +178,8 @@ class Shim:
         event = message["event"]
         if event == Event.STATE:
             self.held = message["held"]
+            if not self.held:
+                self.hand_to(self._supervisor.adopt_by_keeper)
             if message["pid"]:
                 self._created(message["pid"])
             if message["exit"]:
@@ -190,6 +194,16 @@ class Shim:
             self._drained(message["ends"])
         elif event == Event.FAILED and not self.created.done():
             self.created.set_exception(RuntimeFailure(message["message"], message["exit_code"]))
+
+    def know(self, state: dict[str, Any]) -> None:
+        """Take PID 1 from what the shim left on disk, so that it can be signalled although the shim does not speak."""
+        self.pid = state["pid"]
+        with contextlib.suppress(ProcessLookupError):
+            opened = os.pidfd_open(self.pid)
+            if start_ticks(self.pid) == state["ticks"]:
+                self._pidfd = opened
+            else:  # the number belongs to another process by now
+                os.close(opened)
 
     def _created(self, pid: int) -> None:
         if not self.pid:
@@ -211,7 +225,7 @@ class Shim:
         """The connection is gone: the shim has ended, was killed and will be replaced, or never came to life."""
         self._connected.clear()
         self._channel = None
-        if not self.created.done():
+        if not self.created.done() and not self.pid:
             self.created.set_exception(RuntimeFailure("the container's shim died while it created the container"))
         if self.drained.done() or not self.pid or self._supervisor.closing:
             self._end()
@@ -335,7 +349,8 @@ class Supervisor:
     async def adopt(self, container_id: str, launch: Launch) -> Shim | None:
         """Find the shim of a container that was running; with all processes but the container dead, start a new one.
 
-        None when no process is left: `read_exit_status` tells, or nobody can.
+        None when no process is left: `read_exit_status` tells, or nobody can. A shim that is there and does not
+        speak, because it is stopped or hangs on its disk, is adopted too: what it says comes when it goes on.
         """
         connection = await self._await_shim(launch, RECONNECT_S[:6] if self._found_keeper else RECONNECT_S[:1])
         if connection is None and not await self.recover(launch):
@@ -345,11 +360,16 @@ class Supervisor:
             return None
         shim = Shim(self, launch)
         self._shims.add(shim)
+        if state := _state_of(launch):
+            shim.know(state)
         shim.connect(connection)
-        with contextlib.suppress(RuntimeFailure):
-            await asyncio.wait_for(asyncio.shield(shim.created), KEEPER_START_S)
-        if not shim.held:
-            shim.hand_to(self._adopt_by_keeper)
+        try:
+            async with asyncio.timeout(SILENT_S):
+                await asyncio.shield(shim.created)
+        except RuntimeFailure as error:
+            log.debug("adoption: %s", error, extra={"container": container_id})
+        except TimeoutError:
+            log.warning("the shim does not answer; going on without it", extra={"container": container_id})
         return shim
 
     def forget(self, shim: Shim) -> None:
@@ -410,7 +430,8 @@ class Supervisor:
             return
         raise RuntimeFailure("the keeper of the shims could not be reached")
 
-    async def _adopt_by_keeper(self, launch: Launch, connection: socket.socket) -> None:
+    async def adopt_by_keeper(self, launch: Launch, connection: socket.socket) -> None:
+        """Let the keeper watch a shim that outlived the last one. Raises RuntimeFailure."""
         await self._ask_keeper("adopt", launch, connection)
 
     async def _start_keeper(self) -> None:
@@ -446,7 +467,7 @@ class Supervisor:
             if self._keeper is None or self._keeper.closed:
                 await self.start()
         for shim in list(self._shims):
-            shim.hand_to(self._adopt_by_keeper)
+            shim.hand_to(self.adopt_by_keeper)
 
 
 def _spawn_keeper(exec_root: Path, connection: int) -> int:
@@ -469,8 +490,18 @@ def _unknown(run: int) -> ExitStatus:
 
 
 def _live_state(launch: Launch) -> dict[str, Any] | None:
-    """Return what the shim left about its container, None unless that very process still runs."""
-    state = read_json(launch.exec_dir, STATE_FILE)
-    if state is None or state["ticks"] is None or start_ticks(state["pid"]) != state["ticks"]:
+    """Return what the shim left about its container, None unless that very process still runs.
+
+    One whose exit lies in the container's folder had all its output stored, though nobody may have reaped it yet.
+    """
+    state = _state_of(launch)
+    if state is None or not state["ticks"] or start_ticks(state["pid"]) != state["ticks"]:
         return None
-    return state if state["launch"]["run"] == launch.run else None
+    ended = read_exit_status(launch.container_dir)
+    return None if ended is not None and ended.run == launch.run else state
+
+
+def _state_of(launch: Launch) -> dict[str, Any] | None:
+    """Return what the shim left about this run of its container."""
+    state = read_json(launch.exec_dir, STATE_FILE)
+    return state if state and state["launch"]["run"] == launch.run else None

@@ -17,7 +17,15 @@ from logd.logstore.options import StoreOptions
 from logd.logstore.segment import segment_numbers
 from logd.logstore.totals import read_totals
 from logd.record import STDERR, STDOUT
-from logd.runtime.protocol import Launch, read_exit_status
+from logd.runtime.protocol import (
+    STATE_FILE,
+    ExitStatus,
+    Launch,
+    read_exit_status,
+    start_ticks,
+    write_exit_status,
+    write_json,
+)
 from logd.runtime.supervisor import RuntimeFailure, Supervisor
 
 
@@ -182,6 +190,46 @@ async def test_all_processes_killed_at_once_leave_the_container_alive_and_watche
     assert (status.code, status.known) == (0, True)
     await adopted.drained
     assert output(launch) == b"1\n2\n3\n4\n"
+    await later.close()
+    delete(launch)
+
+
+async def test_a_container_that_ended_is_not_taken_for_one_that_all_left_although_nobody_reaped_it(
+    tmp_path: Path, exec_root: Path, supervisor: Supervisor
+) -> None:
+    launch = make_launch(tmp_path, exec_root, "c12", ["/bin/true"])
+    with subprocess.Popen(["/bin/true"]) as unreaped:
+        os.waitid(os.P_PID, unreaped.pid, os.WEXITED | os.WNOWAIT)
+        state = {"pid": unreaped.pid, "ticks": start_ticks(unreaped.pid), "inodes": {}, "launch": launch.to_json()}
+        write_json(launch.exec_dir, STATE_FILE, state)
+        write_exit_status(launch.container_dir, ExitStatus(0, None, oom_killed=False, finished_ns=1, run=1))
+        assert await supervisor.adopt("c12", launch) is None
+    assert not (Path(launch.container_dir) / "log").exists()
+
+
+async def test_a_container_whose_shim_is_stopped_is_adopted_and_obeys_at_once(
+    tmp_path: Path, exec_root: Path, supervisor: Supervisor
+) -> None:
+    launch = make_launch(tmp_path, exec_root, "c13", ["/bin/sh", "-c", "echo begun; sleep 600"])
+    shim = await supervisor.launch(launch)
+    await shim.start()
+    while output(launch) != b"begun\n":
+        await asyncio.sleep(0.02)
+    (stopped,) = processes_named("logd-shim", exec_root)
+    os.kill(stopped, signal.SIGSTOP)
+    await supervisor.close()
+    for pid in processes_named("logd-keeper", exec_root):
+        os.kill(pid, signal.SIGKILL)
+    later = Supervisor(exec_root)
+    await later.start()
+    adopted = await later.adopt("c13", launch)
+    assert adopted is not None
+    adopted.signal(signal.SIGKILL)
+    assert await adopted.process_ended(10)
+    assert processes_named("logd-shim", exec_root) == [stopped], "there is a second writer"
+    os.kill(stopped, signal.SIGCONT)
+    assert (await asyncio.wait_for(adopted.exited, 10)).code == 137
+    assert await adopted.drained == (6, 0)
     await later.close()
     delete(launch)
 
