@@ -215,7 +215,9 @@ async def test_a_container_whose_shim_is_stopped_is_adopted_and_obeys_at_once(
     await shim.start()
     while output(launch) != b"begun\n":
         await asyncio.sleep(0.02)
-    (stopped,) = processes_named("logd-shim", exec_root)
+    while len(shims := processes_named("logd-shim", exec_root)) != 1:  # its errand may not have ended yet
+        await asyncio.sleep(0.02)
+    (stopped,) = shims
     os.kill(stopped, signal.SIGSTOP)
     await supervisor.close()
     for pid in processes_named("logd-keeper", exec_root):
