@@ -20,6 +20,7 @@ class _Struct(msgspec.Struct, frozen=True, kw_only=True, rename="pascal"):
     """What all parts have in common; a changed copy comes from `msgspec.structs.replace`."""
 
     omit_empty: ClassVar[frozenset[str] | None] = None  # JSON names that Docker leaves out when empty; None: all
+    empty_lists: ClassVar[frozenset[str]] = frozenset()  # JSON names of lists that are [] when empty, others are null
 
 
 S = TypeVar("S", bound=_Struct)
@@ -227,6 +228,22 @@ class HostConfig(_Struct, frozen=True):
             "Init",
         )
     )
+    empty_lists = frozenset(  # those that the CLI always sends, and so `docker inspect` shows
+        (
+            "Dns",
+            "DnsOptions",
+            "DnsSearch",
+            "BlkioWeightDevice",
+            "BlkioDeviceReadBps",
+            "BlkioDeviceWriteBps",
+            "BlkioDeviceReadIOps",
+            "BlkioDeviceWriteIOps",
+            "Devices",
+            "MaskedPaths",
+            "ReadonlyPaths",
+            "Ulimits",
+        )
+    )
 
     binds: list[str] = []
     container_id_file: str = msgspec.field(name="ContainerIDFile", default="")
@@ -343,11 +360,12 @@ def to_docker(value: _Struct) -> dict[str, Any]:
     shown: dict[str, Any] = {}
     for field in msgspec.structs.fields(value):
         item, name = getattr(value, field.name), field.encode_name
-        if not item and item is not False and (value.omit_empty is None or name in value.omit_empty):
+        absent = (
+            item is None if field.default is None else not item
+        )  # where None is the default, 0 and false are values
+        if absent and (value.omit_empty is None or name in value.omit_empty):
             continue
-        if item is False and value.omit_empty is None:
-            continue
-        if isinstance(item, list) and not item and name not in {"MaskedPaths", "ReadonlyPaths"}:
+        if isinstance(item, list) and not item and name not in value.empty_lists:
             item = None
         shown[name] = to_docker(item) if isinstance(item, _Struct) else _plain(item)
     if shown.get("Volumes") == {}:

@@ -81,6 +81,18 @@ def test_inspect_shows_nulls_and_leaves_fields_out_as_docker_does():
     assert "Mounts" not in host
 
 
+def test_inspect_leaves_out_a_false_that_docker_leaves_out_and_keeps_a_zero_that_was_asked_for():
+    shown = to_docker(ContainerSpec(image="a", stop_timeout=0))
+    assert shown["StopTimeout"] == 0
+    assert shown.keys().isdisjoint({"ArgsEscaped", "NetworkDisabled", "Healthcheck"})
+
+
+def test_inspect_shows_an_empty_list_where_the_cli_sends_one():
+    host = to_docker(HostConfig())
+    assert host["Dns"] == host["Devices"] == host["Ulimits"] == host["BlkioDeviceReadIOps"] == []
+    assert host["Binds"] is host["CapAdd"] is host["DeviceRequests"] is None
+
+
 def test_what_inspect_shows_is_read_back_to_the_same():
     spec, host, _ = decode(CLI)
     again_spec, again_host, _ = decode({**to_docker(spec), "HostConfig": to_docker(host)})

@@ -86,6 +86,8 @@ def config_for_run(image: Image) -> ContainerSpec:
 def inspect(image: Image, layer_folders: Sequence[str]) -> dict[str, Any]:
     """Return `docker image inspect`'s object; `layer_folders` are the unpacked layers, the top one first."""
     document = image.document
+    config = to_docker(document.run_config())
+    config["Labels"] = config["Labels"] or None  # a container has {} there, an image null
     comment = document.comment or (document.history[-1].comment if document.history else "") or ""
     result: dict[str, Any] = {
         "Id": image.id,
@@ -96,7 +98,7 @@ def inspect(image: Image, layer_folders: Sequence[str]) -> dict[str, Any]:
         "Created": document.created or units.ZERO_TIME,
         "DockerVersion": document.docker_version or "",
         "Author": document.author or "",
-        "Config": to_docker(image.document.run_config()),
+        "Config": config,
         "Architecture": document.architecture or "",
     }
     if document.variant:
