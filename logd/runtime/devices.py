@@ -74,8 +74,9 @@ def _expand(mapping: DeviceMapping) -> Iterator[tuple[str, str]]:
     try:
         mode = os.stat(path).st_mode
     except OSError as error:
+        reason = os.strerror(error.errno or 0).lower()  # Go's spelling, by which clients tell a missing file
         raise InvalidParameter(
-            f'error gathering device information while adding custom device "{mapping.path_on_host}": {error.strerror}'
+            f'error gathering device information while adding custom device "{mapping.path_on_host}": {reason}'
         ) from error
     if stat.S_ISDIR(mode):
         found = [(node, os.path.normpath(inside + node[len(path) :])) for node in _nodes_below(path)]

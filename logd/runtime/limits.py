@@ -121,9 +121,9 @@ def _validate_memory(host: HostConfig) -> None:
 def _validate_cpu(host: HostConfig) -> None:
     count = os.cpu_count() or 1
     if host.nano_cpus and host.cpu_period:
-        raise InvalidParameter("Conflicting options: Nano CPUs and CPU Period cannot both be set.")
+        raise InvalidParameter("Conflicting options: Nano CPUs and CPU Period cannot both be set")
     if host.nano_cpus and host.cpu_quota:
-        raise InvalidParameter("Conflicting options: Nano CPUs and CPU Quota cannot both be set.")
+        raise InvalidParameter("Conflicting options: Nano CPUs and CPU Quota cannot both be set")
     if host.nano_cpus and not 0 < host.nano_cpus <= count * NANO:
         raise InvalidParameter(f"range of CPUs is from 0.01 to {count}.00, as there are only {count} CPUs available")
     if host.cpu_shares < 0:
@@ -147,7 +147,7 @@ def _validate_set(option: str, what: str, wanted: str, available: Path) -> None:
     try:
         numbers = parse_set(wanted)
     except ValueError as error:
-        raise InvalidParameter(f"Invalid value {wanted} for {option}") from error
+        raise InvalidParameter(f"Invalid value {wanted} for {option}: invalid format: {wanted}") from error
     if not numbers <= parse_set(there):
         raise InvalidParameter(f"Requested {what} are not available - requested {wanted}, available: {there}")
 

@@ -91,12 +91,12 @@ def plan(spec: ContainerSpec, host: HostConfig) -> MountPlan:
     return MountPlan(tuple(entries.values()))
 
 
-def _destination(path: str, whole: str = "") -> str:
+def _destination(path: str) -> str:
     if not path.startswith("/"):
         raise InvalidParameter(f"invalid mount path: '{path}' mount path must be absolute")
     clean = os.path.normpath("/" + path.lstrip("/"))
     if clean == "/":
-        raise InvalidParameter(f"invalid volume specification: '{whole or path}': destination can't be '/'")
+        raise InvalidParameter("invalid specification: destination can't be '/'")
     if "\0" in clean:
         raise InvalidParameter(f"invalid mount path: {path!r} contains a NUL")
     return clean
@@ -105,18 +105,38 @@ def _destination(path: str, whole: str = "") -> str:
 def _parse_bind(text: str) -> Bind | Volume:
     """`SOURCE:DESTINATION[:MODE]`, or `DESTINATION` for an anonymous volume."""
     parts = text.split(":")
-    if not all(parts) or len(parts) > 3:
+    if not all(parts) or len(parts) > 3 or (len(parts) == 2 and _is_mode(parts[1])):
         raise InvalidParameter(f"invalid volume specification: '{text}'")
     if len(parts) == 1:
-        return Volume(_destination(parts[0], text))
-    source, destination = parts[0], _destination(parts[1], text)
+        return Volume(_bind_destination(parts[0], text, "volume"))
+    source = parts[0]
+    kind = "bind" if source.startswith("/") else "volume"
     words = _mode(parts[2] if len(parts) == 3 else "")
+    destination = _bind_destination(parts[1], text, kind)
     read_only = "ro" in words
-    if source.startswith("/"):
+    if kind == "bind":
         if "nocopy" in words:
-            raise InvalidParameter(f"invalid mode: {parts[2]}")
+            raise _wrong_bind(text, kind, "field VolumeOptions must not be specified")
         return Bind(os.path.normpath(source), destination, read_only, create_source=True)
     return _named_volume(Volume(destination, source, read_only, copy="nocopy" not in words))
+
+
+def _bind_destination(path: str, text: str, kind: str) -> str:
+    try:
+        return _destination(path)
+    except InvalidParameter as error:
+        raise _wrong_bind(text, kind, str(error)) from error
+
+
+def _wrong_bind(text: str, kind: str, reason: str) -> InvalidParameter:
+    return InvalidParameter(
+        f"invalid volume specification: '{text}': invalid mount config for type \"{kind}\": {reason}"
+    )
+
+
+def _is_mode(text: str) -> bool:
+    """Say whether it is a mode: `/place:ro` is none of an anonymous volume, and no destination either."""
+    return set(text.split(",")) <= PROPAGATIONS | WITHOUT_EFFECT | {"ro", "rw", "nocopy"}
 
 
 def _mode(text: str) -> set[str]:
@@ -170,9 +190,9 @@ def _parse_mount(request: MountRequest) -> Bind | Volume | Tmpfs:
         if request.source:
             raise wrong("field Source must not be specified")
         return Tmpfs(destination, _tmpfs_mount_options(request))
-    if request.type in {"image", "cluster", "npipe"}:
+    if request.type in {"image", "cluster"}:
         raise Unsupported(f"--mount: type {request.type} is not supported yet (supported: bind, volume, tmpfs)")
-    raise InvalidParameter(f"mount type unknown: {request.type!r} (supported: bind, volume, tmpfs)")
+    raise wrong("mount type unknown (supported: bind, volume, tmpfs)")
 
 
 def _bind_mount(request: MountRequest, destination: str, wrong: Any) -> Bind:
@@ -202,7 +222,9 @@ def tmpfs_options(text: str) -> tuple[str, ...]:
     for option in options:
         key, has_value, value = option.partition("=")
         if not (key in TMPFS_DATA and value if has_value else option in TMPFS_FLAGS):
-            raise InvalidParameter(f'invalid tmpfs option ["{option}"]')
+            raise InvalidParameter(
+                "invalid tmpfs option [" + " ".join(f'"{word}"' for word in option.split("=", 1)) + "]"
+            )
     return tuple(options)
 
 

@@ -35,7 +35,7 @@ def resolve_user(rootfs: Path | str, user: str, group_add: Sequence[str] = ()) -
 
 def lookup(passwd: bytes, group: bytes, user: str, group_add: Sequence[str] = ()) -> User:
     """Do the same on the files' content."""
-    user_part, _, group_part = user.partition(":")
+    user_part, group_part = [*user.split(":"), ""][:2]  # Docker takes no notice of a third part
     name, uid, gid, home = _find_user(passwd, user_part or "0")
     supplementary: list[int] = []
     if group_part:

@@ -40,14 +40,20 @@ def test_a_bind_is_source_destination_mode(text, entry):
 @pytest.mark.parametrize(
     ("text", "words"),
     [
-        ("/a:b", "invalid mount path: 'b' mount path must be absolute"),
-        ("/a:/", "destination can't be '/'"),
+        (
+            "/a:b",
+            "invalid volume specification: '/a:b': invalid mount config for type \"bind\": "
+            "invalid mount path: 'b' mount path must be absolute",
+        ),
+        ("/a:/", "type \"bind\": invalid specification: destination can't be '/'"),
+        ("/", "type \"volume\": invalid specification: destination can't be '/'"),
+        ("/b:ro", "invalid volume specification: '/b:ro'"),
         ("/a:/b/..", "destination can't be '/'"),
         ("/a::ro", "invalid volume specification: '/a::ro'"),
         ("/a:/b:ro:x", "invalid volume specification"),
         ("/a:/b:nonsense", "invalid mode: nonsense"),
         ("/a:/b:ro,rw", "invalid mode: ro,rw"),
-        ("/a:/b:nocopy", "invalid mode: nocopy"),
+        ("/a:/b:nocopy", "field VolumeOptions must not be specified"),
         ("/a:/b:rshared", "propagation rshared is not supported"),
         ("name:/b", "named volumes are not supported yet: name"),
         ("-x:/b", "includes invalid characters for a local volume name"),
@@ -86,7 +92,8 @@ def test_mounts_of_each_type_are_read(tmp_path):
         (Mount(type="tmpfs", target="/b", bind_options=BindOptions()), "field BindOptions must not be specified"),
         (Mount(type="volume", source="name", target="/b"), "named volumes are not supported yet"),
         (Mount(type="image", source="x", target="/b"), "type image is not supported yet"),
-        (Mount(type="nope", target="/b"), "mount type unknown: 'nope'"),
+        (Mount(type="nope", target="/b"), 'invalid mount config for type "nope": mount type unknown'),
+        (Mount(type="npipe", source="x", target="/b"), 'invalid mount config for type "npipe": mount type unknown'),
     ],
 )
 def test_a_mount_that_can_not_be_is_refused(mount, words):
@@ -99,6 +106,8 @@ def test_tmpfs_options_are_dockers_and_others_are_refused():
     for options in ("nonsense", "size", "size=", "exec=1", "context=x"):
         with pytest.raises(InvalidParameter, match="invalid tmpfs option"):
             entries(tmpfs={"/t": options})
+    with pytest.raises(InvalidParameter, match=r'invalid tmpfs option \["context" "x=y"\]'):
+        entries(tmpfs={"/t": "exec,context=x=y"})
 
 
 def test_a_place_is_mounted_once_and_a_volume_of_the_image_gives_way():

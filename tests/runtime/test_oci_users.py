@@ -28,6 +28,7 @@ GROUP = b"root:x:0:\nwheel:x:10:root,alice\nusers:x:100:\nstaff:x:50:alice\nnobo
         ("4321", User(4321, 0, (0,), "/")),
         ("4321:10", User(4321, 10, (10,), "/")),
         (":staff", User(0, 50, (50,), "/root")),
+        ("alice:staff:x", User(1000, 50, (50,), "/home/alice")),
         ("2147483647", User(2147483647, 0, (0,), "/")),
     ],
 )
