@@ -31,7 +31,7 @@ def _default_mounts(host: HostConfig) -> list[dict[str, Any]]:
     ]
     mounts.append(mount("mqueue", "/dev/mqueue", hardened))
     if host.ipc_mode == "host":
-        mounts.append(mount("bind", "/dev/shm", ["rbind", *hardened], "/dev/shm"))
+        mounts.append(mount("bind", "/dev/shm", ["rbind", "rprivate"], "/dev/shm"))
     elif host.ipc_mode != "none":
         size = f"size={host.shm_size or 64 << 20}"
         mounts.append(mount("tmpfs", "/dev/shm", [*hardened, "mode=1777", size], "shm"))

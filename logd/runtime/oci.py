@@ -4,6 +4,7 @@ Source: OCI runtime specification 1.0.2, config.md and config-linux.md; the valu
 here blocks (files, a look into the container's root): call it in a thread.
 """
 
+import contextlib
 import json
 import os
 from collections.abc import Mapping, Sequence
@@ -14,7 +15,7 @@ from typing import Any, Final
 from logd.errors import InvalidParameter
 from logd.runtime import capabilities, limits, mounts, security
 from logd.runtime.devices import devices
-from logd.runtime.inroot import make_directories, open_directory, opened
+from logd.runtime.inroot import make_directories, open_directory, open_in_root, opened
 from logd.runtime.mount_table import INIT_DESTINATION, oci_mounts
 from logd.runtime.network_files import write_network_files
 from logd.runtime.users import User, resolve_user
@@ -65,6 +66,7 @@ def prepare_bundle(request: BundleRequest) -> None:
     user = resolve_user(request.rootfs, request.spec.user, request.host.group_add)
     plan = mounts.plan(request.spec, request.host)
     mounts.create_bind_sources(plan)
+    _make_dockers_files(request.rootfs)
     _make_working_dir(request)
     files = write_network_files(request.container_dir, request.hostname, request.host)
     table = oci_mounts(
@@ -131,6 +133,23 @@ def _init_path(request: BundleRequest) -> str:
     if not os.access(request.init_path, os.X_OK):
         raise InvalidParameter(f"--init: {request.init_path} is not an executable file (install tini or catatonit)")
     return request.init_path
+
+
+def _make_dockers_files(rootfs: Path) -> None:
+    """Make what Docker puts into each root, where it is missing.
+
+    /.dockerenv is how programs tell that they are in a container, /etc/mtab where they look for what is mounted.
+    """
+    with opened(open_directory(rootfs)) as root:
+        with contextlib.suppress(FileExistsError):
+            os.close(os.open(".dockerenv", os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_CLOEXEC, 0o755, dir_fd=root))
+        try:
+            make_directories(root, "/etc")
+            etc = open_in_root(root, "/etc", os.O_RDONLY | os.O_DIRECTORY)
+        except InvalidParameter:  # an image whose /etc is no folder
+            return
+        with opened(etc), contextlib.suppress(FileExistsError):
+            os.symlink("/proc/mounts", "mtab", dir_fd=etc)
 
 
 def _make_working_dir(request: BundleRequest) -> None:

@@ -45,6 +45,31 @@ def test_capabilities_are_added_and_dropped_by_name_with_or_without_cap(containe
     assert int(status["CapBnd"], 16) == 0
 
 
+def test_a_program_finds_the_files_by_which_it_tells_that_it_is_in_a_container(containers):
+    assert containers.sh("stat -c '%A %s' /.dockerenv; readlink /etc/mtab") == "-rwxr-xr-x 0\n/proc/mounts\n"
+    assert containers.sh("ls -A /.dockerenv; ! touch /x", host=HostConfig(readonly_rootfs=True)) == "/.dockerenv\n"
+
+
+def test_files_of_the_image_stay_where_docker_would_put_its_own(containers):
+    (containers.layer / "etc/mtab").write_text("the image's")
+    (containers.layer / ".dockerenv").write_text("its own")
+    try:
+        assert containers.sh("cat /.dockerenv /etc/mtab") == "its ownthe image's"
+    finally:
+        (containers.layer / "etc/mtab").unlink()
+        (containers.layer / ".dockerenv").unlink()
+
+
+@pytest.mark.parametrize("has_etc", ["nothing", "file"])
+def test_an_image_without_a_folder_for_etc_gets_one_or_none(containers, tmp_path, monkeypatch, has_etc):
+    (tmp_path / "bin").mkdir()
+    if has_etc == "file":
+        (tmp_path / "etc").touch()
+    monkeypatch.setattr(containers, "layer", tmp_path)
+    request = containers.bundle("/bin/true")
+    assert (request.rootfs / "etc/mtab").is_symlink() is (has_etc == "nothing")
+
+
 def test_security_options_reach_the_process(containers):
     host = HostConfig(security_opt=["seccomp=unconfined", "no-new-privileges"])
     status = status_of(containers.sh("cat /proc/self/status", host=host))
