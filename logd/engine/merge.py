@@ -100,7 +100,15 @@ def complete_host(host: HostConfig, config: DaemonConfig) -> HostConfig:
         runtime=runtime,
         masked_paths=host.masked_paths if host.privileged else masked_paths(host),
         readonly_paths=host.readonly_paths if host.privileged else readonly_paths(host),
+        security_opt=_security_options(host),
     )
+
+
+def _security_options(host: HostConfig) -> list[str]:
+    """Return the options and, as dockerd adds it, that a container with the host's own rights has no SELinux label."""
+    labelled = any(option.startswith("label") for option in host.security_opt)
+    as_the_host = host.privileged or host.ipc_mode == "host" or host.pid_mode == "host"
+    return [*host.security_opt, "label=disable"] if as_the_host and not labelled else host.security_opt
 
 
 def command_of(spec: ContainerSpec) -> tuple[str, list[str]]:

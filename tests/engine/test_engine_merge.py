@@ -83,6 +83,14 @@ def test_the_hosts_part_shows_the_defaults_that_dockerd_fills_in():
     assert complete_host(HostConfig(privileged=True), config).masked_paths is None
 
 
+@pytest.mark.parametrize("rights", [{"privileged": True}, {"ipc_mode": "host"}, {"pid_mode": "host"}])
+def test_a_container_with_rights_of_the_host_has_no_label_and_inspect_says_so(rights):
+    host = complete_host(HostConfig(**rights, security_opt=["seccomp=unconfined"]), DaemonConfig())
+    assert host.security_opt == ["seccomp=unconfined", "label=disable"]
+    assert complete_host(host, DaemonConfig()).security_opt == host.security_opt
+    assert complete_host(HostConfig(), DaemonConfig()).security_opt == []
+
+
 def test_an_unknown_runtime_is_refused_by_name():
     with pytest.raises(InvalidParameter, match="unknown or invalid runtime name: kata"):
         complete_host(HostConfig(runtime="kata"), DaemonConfig())
