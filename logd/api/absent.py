@@ -55,7 +55,6 @@ UNSUPPORTED: Final = {
         ("POST", "/networks/create"),
         ("POST", "/networks/{name}/connect"),
         ("POST", "/networks/{name}/disconnect"),
-        ("DELETE", "/networks/{name}"),
     ),
     "volumes can't be made on their own: a container's are made with it": (
         ("POST", "/volumes/create"),

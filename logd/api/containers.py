@@ -11,7 +11,7 @@ from aiohttp import web
 
 from logd.api.call import Call, Route, answer, done
 from logd.api.filters import Filters, parse_filters
-from logd.errors import InvalidParameter, NotFound
+from logd.errors import Conflict, InvalidParameter, NotFound
 
 if TYPE_CHECKING:
     from logd.container import Container
@@ -191,7 +191,8 @@ async def top(call: Call) -> web.Response:
 async def delete_container(call: Call) -> web.Response:
     """DELETE /containers/{name}."""
     if call.flag("link"):
-        raise InvalidParameter("links are not supported: there is none to remove")
+        call.engine.get(call.name)
+        raise Conflict("cannot remove the default link name of the container")  # and it has no others
     await call.engine.remove(call.name, force=call.flag("force"), volumes=call.flag("v"))
     return done()
 

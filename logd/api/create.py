@@ -13,7 +13,7 @@ from logd.errors import InvalidParameter, NotFound
 from logd.spec import decode_create
 
 if TYPE_CHECKING:
-    from logd.spec import HostConfig
+    from logd.spec import HostConfig, Mount
 
 ARCHITECTURES: Final = {"x86_64": "amd64", "aarch64": "arm64"}
 """Other names of one architecture, as users write them in a platform."""
@@ -33,13 +33,30 @@ async def create(call: Call) -> web.Response:
 
 
 def _as_meant(version: Version, host: "HostConfig") -> "HostConfig":
-    """Return the settings with the defaults of the client's version."""
+    """Return the settings with the defaults of the client's version, without fields that it does not have."""
     changes: dict[str, Any] = {}
     if version < Version(1, 25):
         changes["auto_remove"] = False  # the client did it itself
     if version < Version(1, 40) and not host.ipc_mode:
         changes["ipc_mode"] = "shareable"
-    return replace(host, **changes) if changes else host
+    if version < Version(1, 42):
+        changes |= {"console_size": [0, 0], "mounts": [_fitting(mount) for mount in host.mounts]}
+    else:
+        changes["kernel_memory"] = 0
+    if version < Version(1, 43):
+        changes["annotations"] = {}
+    return replace(host, **changes)
+
+
+def _fitting(mount: "Mount") -> "Mount":
+    """Return a mount as API versions before 1.42 took it: options of another type of mount counted for nothing."""
+    bind = mount.bind_options
+    return replace(
+        mount,
+        bind_options=replace(bind, create_mountpoint=False) if bind else None,
+        volume_options=mount.volume_options if mount.type == "volume" else None,
+        tmpfs_options=mount.tmpfs_options if mount.type == "tmpfs" else None,
+    )
 
 
 def _check_platform(call: Call, platform: str, reference: str) -> None:

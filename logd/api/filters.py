@@ -49,7 +49,7 @@ class Filters(Mapping[str, list[str]]):
         truths = {"1": True, "true": True, "0": False, "false": False}
         meant = {truths.get(value) for value in self[name]}
         if len(meant) != 1 or None in meant:
-            raise InvalidParameter(f"invalid filter '{name}={self[name]}'")
+            raise InvalidParameter(f"invalid filter '{name}=[{' '.join(self[name])}]'")
         return meant.pop()
 
     def equals(self, name: str, value: str) -> bool:

@@ -26,10 +26,10 @@ async def list_images(call: Call) -> web.Response:
         filters["reference"] = [*filters.get("reference", []), call.text("filter")]
     shared = call.version >= Version(1, 42) and call.flag("shared-size")
     chosen = call.parts.images.summaries(filters, everything=call.flag("all"), shared_size=shared)
-    return answer([_as_of(call.version, item) for item in chosen])
+    return answer([as_of(call.version, item) for item in chosen])
 
 
-def _as_of(version: Version, item: dict[str, Any]) -> dict[str, Any]:
+def as_of(version: Version, item: dict[str, Any]) -> dict[str, Any]:
     """Return a list's item as the client's version knows it."""
     if version < Version(1, 43) and not item["RepoTags"] and not item["RepoDigests"]:
         item |= {"RepoTags": [NO_NAME[0]], "RepoDigests": [NO_NAME[1]]}
@@ -58,7 +58,7 @@ async def tag(call: Call) -> web.Response:
     if not call.text("repo"):
         raise InvalidParameter("invalid reference: repo is needed: a name to give to the image")
     image = await asyncio.to_thread(call.parts.images.tag, call.name, call.text("repo"), call.text("tag"))
-    _tell(call, "tag", image.id, f"{call.text('repo')}:{call.text('tag') or 'latest'}")
+    _tell(call, "tag", image.id, references.parse_repository(call.text("repo"), call.text("tag")).familiar)
     return done(201)
 
 
@@ -141,6 +141,8 @@ async def create_image(call: Call) -> web.StreamResponse:
     except LogdError as error:
         await progress.fail(error)
     else:
+        if call.text("repo"):
+            _tell(call, "tag", image.id, references.parse_repository(call.text("repo"), call.text("tag")).familiar)
         _tell(call, "import", image.id, image.id)
         await progress.send({"status": image.id})
     return await progress.end()

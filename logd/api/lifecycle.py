@@ -3,7 +3,7 @@
 Source: Docker Engine API 1.47.
 """
 
-from typing import Final
+from typing import Any, Final
 
 from aiohttp import web
 
@@ -50,11 +50,16 @@ async def kill(call: Call) -> web.Response:
 
 
 async def wait(call: Call) -> web.StreamResponse:
-    """POST /containers/{name}/wait: the head at once, the exit code when there is one."""
-    waiter = call.engine.waiter(call.name, call.text("condition") or "not-running")
+    """POST /containers/{name}/wait: the head at once, the exit code when there is one; why a start failed, too."""
+    container = call.engine.get(call.name)
+    condition = call.text("condition") or "not-running"
+    waiter = call.engine.waiter(container.id, condition)
     try:
         response = await call.stream("application/json")
-        await response.write(json_line({"StatusCode": await waiter}))
+        result: dict[str, Any] = {"StatusCode": await waiter}
+        if container.state.error and condition != "removed":
+            result["Error"] = {"Message": container.state.error}
+        await response.write(json_line(result))
         return response
     finally:
         waiter.cancel()

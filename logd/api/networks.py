@@ -10,7 +10,7 @@ from aiohttp import web
 
 from logd.api.call import Call, Route, answer
 from logd.api.filters import Filters, parse_filters
-from logd.errors import NotFound
+from logd.errors import Forbidden, NotFound
 from logd.units import format_time_short
 
 LIST_FILTERS: Final = frozenset(("dangling", "driver", "id", "label", "name", "scope", "type"))
@@ -68,6 +68,14 @@ async def inspect_network(call: Call) -> web.Response:
     raise NotFound(f"network {call.name} not found")
 
 
+async def delete_network(call: Call) -> web.Response:
+    """DELETE /networks/{name}: those that there are can't be removed."""
+    for network in _all_networks():
+        if call.name in {network["Name"], network["Id"]}:
+            raise Forbidden(f"{network['Name']} is a pre-defined network and cannot be removed")
+    raise NotFound(f"network {call.name} not found")
+
+
 async def prune(call: Call) -> web.Response:
     """POST /networks/prune: there is never one to remove."""
     parse_filters(call.text("filters")).only(PRUNE_FILTERS)
@@ -77,5 +85,6 @@ async def prune(call: Call) -> web.Response:
 ROUTES: Final = [
     Route("GET", "/networks", list_networks),
     Route("GET", "/networks/{name}", inspect_network),
+    Route("DELETE", "/networks/{name}", delete_network),
     Route("POST", "/networks/prune", prune),
 ]

@@ -17,7 +17,7 @@ from aiohttp import web
 import logd
 from logd.api import host
 from logd.api.call import NEWEST, OLDEST, Call, Route, Version, answer
-from logd.api.images import users_of
+from logd.api.images import as_of, users_of
 from logd.api.volumes import list_with_sizes
 from logd.errors import InvalidParameter
 from logd.units import format_time_short
@@ -193,11 +193,13 @@ async def disk_usage(call: Call) -> web.Response:
     body: dict[str, Any] = {"LayersSize": 0, "Images": None, "Containers": None, "Volumes": None, "BuildCache": None}
     if "image" in wanted:
         images = call.parts.images
-        body["Images"] = images.summaries({}, shared_size=True, in_use=users_of(call))
+        summaries = images.summaries({}, shared_size=True, in_use=users_of(call))
+        body["Images"] = [as_of(call.version, item) for item in summaries]
         body["LayersSize"] = images.layers_size()
     if "container" in wanted:
         body["Containers"] = [
-            await asyncio.to_thread(call.engine.summary, container, size=True) for container in call.engine.containers()
+            await asyncio.to_thread(call.engine.summary, container, size=True)
+            for container in reversed(call.engine.containers())
         ]
     if "volume" in wanted:
         body["Volumes"] = await list_with_sizes(call)

@@ -64,6 +64,7 @@ async def create(
     finally:
         world.creating.discard(container)
     world.registry.add(container)
+    world.tell_volumes(container, "create")
     world.tell(container, "create")
     log.info("created container %s", name, extra={"container": container_id})
     return container, warnings

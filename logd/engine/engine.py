@@ -95,11 +95,10 @@ class Engine:
 
     async def kill(self, ref: str, signal: str = "") -> None:
         """Send a signal, SIGKILL by default. Raises Conflict if the container does not run."""
-        container = self.get(ref)
         try:
-            await self._lifecycle.kill(container, signal)
-        except Conflict as error:
-            raise Conflict(f"cannot kill container: {ref}: {error}") from error
+            await self._lifecycle.kill(self.get(ref), signal)
+        except LogdError as error:
+            raise type(error)(f"cannot kill container: {ref}: {error}") from error
 
     async def remove(self, ref: str, *, force: bool = False, volumes: bool = False) -> None:
         """Remove a container, and with `volumes` the anonymous ones that came with it."""
@@ -117,15 +116,16 @@ class Engine:
             old = container.name
             if new.removeprefix("/") == old:
                 raise InvalidParameter("Renaming a container with the same name as its current name")
-            await self._rename(container, check_name(new))
+            await self._rename(container, new)
             self._world.tell(container, "rename", {"oldName": f"/{old}"})
 
     async def _rename(self, container: Container, new: str) -> None:
         registry, old = self._world.registry, container.name
         try:
+            new = check_name(new)
             registry.reserve(new, container.id)
-        except Conflict as error:
-            raise Conflict(f"Error when allocating new name: {error}") from error
+        except (InvalidParameter, Conflict) as error:
+            raise type(error)(f"Error when allocating new name: {error}") from error
         container.name = new
         try:
             await self._world.writer.saved(container)

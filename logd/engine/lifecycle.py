@@ -91,6 +91,7 @@ class Lifecycle:
         started_ns = time.time_ns()
         await shim.start()
         self.took_off(container, shim, started_ns)
+        world.tell_volumes(container, "mount")
         world.tell(container, "start")
         log.info("started container %s", container.name, extra={"container": container.id})
 
@@ -218,6 +219,7 @@ class Lifecycle:
         if state.oom_killed:
             world.tell(container, "oom")
         world.tell(container, "die", {"exitCode": str(state.exit_code), "execDuration": str(duration_s)})
+        world.tell_volumes(container, "unmount")
         log.info("container %s exited with %d", container.name, state.exit_code, extra={"container": container.id})
         removes = container.host.auto_remove and not container.restart_asked
         if not removes:

@@ -127,6 +127,8 @@ class Removal:
         world.registry.discard(container)
         end_attachments(container, waiting=True)
         world.tell(container, "destroy")
+        if volumes:
+            world.tell_volumes(container, "destroy")
         container.tell_waiters(removed=True)
         log.info("removed container %s", container.name, extra={"container": container.id})
         world.tasks.start(self._delete(container, trash), f"deletion of {container.id[:12]}")

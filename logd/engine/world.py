@@ -68,3 +68,16 @@ class World:
             named["image"] = container.spec.image
         named["name"] = container.name
         self.events.publish("container", action, container.id, named)
+
+    def tell_volumes(self, container: Container, action: str) -> None:
+        """Publish an event of each volume that was made for a container: create, mount, unmount or destroy."""
+        for mount in container.mounts:
+            if mount.type != "volume":
+                continue
+            attributes = {"driver": mount.driver}
+            if action in {"mount", "unmount"}:
+                attributes["container"] = container.id
+            if action == "mount":
+                attributes |= {"destination": mount.destination, "propagation": mount.propagation}
+                attributes["read/write"] = str(mount.rw).lower()
+            self.events.publish("volume", action, mount.name, attributes)

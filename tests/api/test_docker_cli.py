@@ -160,6 +160,7 @@ def test_ps_filters_and_formats(docker, container):
         ("exited=x", "invalid filter 'exited=x'"),
         ("health=ill", "unrecognized filter value for health: ill"),
         ("since=nobody", "No such container: nobody"),
+        ("is-task=perhaps", "invalid filter 'is-task=[perhaps]'"),
         ("publish=80:80", "filter for 'publish' should not contain ':': 80:80"),
     ],
 )
@@ -231,11 +232,56 @@ def test_images_are_listed_tagged_and_removed(docker):
     assert told(missing) == "No such image: cli/tagged:1\n"
 
 
+def happened(docker, kind):
+    """Return the events of a type that are kept, the oldest first."""
+    window = ("--since", "1h", "--until", f"{time.time():.9f}")
+    events = docker("events", *window, "--filter", f"type={kind}", "--format", "{{json .}}").stdout
+    return [json.loads(line) for line in events.splitlines()]
+
+
+def test_events_name_a_tag_as_people_write_it(docker, busybox_tar):
+    docker("tag", "busybox", "cli/events:1")
+    docker("import", "-", "cli/imported", stdin=busybox_tar, text=False)
+    identifier = docker("images", "-q", "--no-trunc", "cli/imported").stdout.strip()
+    last = [(event["Action"], event["Actor"]["Attributes"]["name"]) for event in happened(docker, "image")[-3:]]
+    assert last == [("tag", "cli/events:1"), ("tag", "cli/imported:latest"), ("import", identifier)]
+    docker("rmi", "cli/events:1", "cli/imported")
+
+
+def test_events_tell_of_a_containers_own_volumes(docker):
+    docker("run", "--name", "cli-volume-events", "-v", "/tmp:/x", "-v", "/own", "busybox", "true")
+    docker("rm", "-v", "cli-volume-events")
+    last = happened(docker, "volume")[-4:]
+    assert [event["Action"] for event in last] == ["create", "mount", "unmount", "destroy"]
+    assert len({event["Actor"]["ID"] for event in last}) == 1
+    mounted = last[1]["Actor"]["Attributes"]
+    assert (mounted["destination"], mounted["read/write"], mounted["driver"]) == ("/own", "true", "local")
+    assert len(mounted["container"]) == 64
+
+
 def test_system_df_networks_and_volumes_are_shown(docker):
     assert "Images" in docker("system", "df").stdout
     assert docker("network", "ls", "--format", "{{.Name}}").stdout.split() == ["host", "none"]
+    refused = docker("network", "rm", "none", "nosuch", check=False)
+    assert refused.returncode == 1
+    assert "none is a pre-defined network and cannot be removed" in refused.stderr
+    assert "network nosuch not found" in refused.stderr
     assert docker("volume", "ls", "-q").stdout == ""
     assert "node is not a swarm manager" in docker("service", "ls", check=False).stderr
+
+
+def test_a_name_or_signal_that_can_not_be_is_refused_in_dockers_words(docker, container):
+    identifier = container("--name", "cli-names", "busybox", "sleep", "600", wait=False)
+    renamed = docker("rename", "cli-names", "bad name", check=False)
+    assert "Error when allocating new name: Invalid container name (bad name), only [a-zA-Z0-9]" in renamed.stderr
+    killed = docker("kill", "-s", "NOPE", "cli-names", "nobody", check=False)
+    assert "cannot kill container: cli-names: invalid signal: NOPE\n" in killed.stderr
+    assert docker("inspect", "-f", "{{.State.Running}}", identifier).stdout == "true\n"
+    gone = docker("kill", "nobody", check=False)
+    assert "cannot kill container: nobody: No such container: nobody\n" in gone.stderr
+    linked = docker("rm", "--link", "cli-names", check=False)
+    assert told(linked) == "cannot remove the default link name of the container\n"
+    assert told(docker("rm", "--link", "nobody", check=False)) == "No such container: nobody\n"
 
 
 def test_rm_and_prune_act_and_refuse_as_docker_does(docker, container):

@@ -69,6 +69,41 @@ def test_ping_version_and_info_answer_what_the_sdk_reads(client):
     assert info["Containers"] == len(client.containers.list(all=True))
 
 
+def test_wait_tells_why_a_start_failed(client, run):
+    container = client.containers.create("busybox", ["nothing-of-the-kind"])
+    try:
+        assert container.wait(timeout=5) == {"StatusCode": 0}
+        with pytest.raises(docker.errors.APIError):
+            container.start()
+        result = container.wait(timeout=5)
+        assert result["StatusCode"] == 127
+        assert "executable file not found in $PATH" in result["Error"]["Message"]
+    finally:
+        container.remove()
+
+
+def test_the_disk_usage_has_images_as_the_clients_version_knows_them(client, shared_busybox):
+    assert "VirtualSize" not in client.df()["Images"][0]
+    with contextlib.closing(docker.DockerClient(base_url=shared_busybox.host, version="1.41")) as older:
+        (image, *_) = older.df()["Images"]
+    assert image["VirtualSize"] == image["Size"] > 0
+
+
+def test_fields_that_a_version_does_not_have_count_for_nothing(client, shared_busybox):
+    body = {"Image": "busybox", "HostConfig": {"KernelMemory": 1 << 24, "Annotations": {"a": "b"}}}
+    mount = {"Type": "bind", "Source": "/tmp", "Target": "/b", "TmpfsOptions": {"SizeBytes": 5}}
+    made = client.api._result(client.api._post_json(client.api._url("/containers/create"), data=body), True)
+    assert client.api.inspect_container(made["Id"])["HostConfig"]["Annotations"] == {"a": "b"}
+    client.api.remove_container(made["Id"])
+    with contextlib.closing(docker.DockerClient(base_url=shared_busybox.host, version="1.41")) as older:
+        body["HostConfig"] = {"Annotations": {"a": "b"}, "ConsoleSize": [5, 6], "Mounts": [mount]}
+        made = older.api._result(older.api._post_json(older.api._url("/containers/create"), data=body), True)
+        shown = older.api.inspect_container(made["Id"])["HostConfig"]
+        older.api.remove_container(made["Id"])
+    assert "Annotations" not in shown
+    assert shown["ConsoleSize"] == [0, 0]
+
+
 def test_run_waits_for_the_end_and_an_exit_code_is_an_error(client):
     # of other drivers than json-file and journald the SDK does not return the output, with dockerd neither
     assert client.containers.run("busybox", ["echo", "hello"], remove=True) is None
