@@ -16,5 +16,7 @@ class Limits:
     ratio_from: int = 1 << 30
     max_header: int = 128 << 10
     """One PAX or GNU header: names, links, extended attributes (Linux's own bound is 64 KiB an attribute)."""
+    max_headers: int = 4 << 20
+    """All headers of one entry; the longest are maps of holes, of which this holds 170,000 by GNU tar."""
     max_memory: int = 768 << 20
     """Address space of the process that reads the archive; zstd's window is the largest part, 128 MiB at most."""

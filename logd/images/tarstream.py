@@ -11,6 +11,7 @@ import bz2
 import hashlib
 import lzma
 import os
+import re
 import tarfile
 import zlib
 from collections.abc import Callable, Iterator
@@ -31,6 +32,12 @@ GZIP_MAGIC: Final = b"\x1f\x8b\x08"
 BZIP2_MAGIC: Final = b"BZh"
 XZ_MAGIC: Final = b"\xfd7zXZ\x00"
 ZSTD_MAGICS: Final = (b"\x28\xb5\x2f\xfd", *(bytes((low,)) + b"\x2a\x4d\x18" for low in range(0x50, 0x60)))
+
+PAX_NUMBERS: Final = re.compile(
+    rb"(?:size=\d{1,19}|[ug]id=-?\d{1,19}|[mac]time=-?\d{1,19}(?:\.\d*)?|(?!(?:size|[ug]id|[mac]time)=)[^=]+=.*)",
+    re.DOTALL,
+)
+"""A record whose value is a number, if its keyword wants one; tarfile reads others as 0."""
 
 
 class ArchiveRefused(Exception):
@@ -124,6 +131,8 @@ class Source:
         self._buffer = memoryview(b"")
         self.bytes_in = 0
         self.bytes_out = 0
+        self.header_bytes = 0
+        """Bytes of headers since it was last set to 0."""
         self._position = 0
 
     def tell(self) -> int:
@@ -141,6 +150,9 @@ class Source:
         """Return `size` bytes of headers, fewer at the end of the archive."""
         if not 0 <= size <= self._limits.max_header:
             raise ArchiveRefused(f"a header of {size} bytes is longer than {self._limits.max_header}")
+        self.header_bytes += size
+        if self.header_bytes > self._limits.max_headers:
+            raise ArchiveRefused(f"the headers of one entry are longer than {self._limits.max_headers} bytes")
         if len(self._buffer) >= size:
             return bytes(self._take(size))
         parts = []
@@ -148,6 +160,14 @@ class Source:
             parts.append(bytes(part))
             size -= len(part)
         return b"".join(parts)
+
+    def peek(self, size: int) -> bytes:
+        """Return what `read` will."""
+        data = self.read(size)
+        self.header_bytes -= size
+        self._position -= len(data)
+        self._buffer = memoryview(data + bytes(self._buffer))
+        return data
 
     def take(self, size: int) -> memoryview:
         """Return at least one byte of content and at most `size`. The end of the archive is an error."""
@@ -246,6 +266,24 @@ class _Member(tarfile.TarInfo):
             raise ArchiveRefused(f"entry {member.name!r} has a negative size")
         return member
 
+    def _proc_pax(self, tarfile_: tarfile.TarFile) -> tarfile.TarInfo:
+        source = cast("Source", tarfile_.fileobj)
+        check_pax(source.peek(self.size))
+        member: tarfile.TarInfo = super()._proc_pax(tarfile_)  # type: ignore[misc]  # not in the stubs
+        return member
+
+
+def check_pax(records: bytes) -> None:
+    """Raise ArchiveRefused unless all of it is records: tarfile passes over the rest from the first that is none."""
+    at = 0
+    while at < len(records):
+        digits = records[at : at + 10].partition(b" ")[0]
+        end = at + int(digits) if digits.isdigit() else 0
+        record = records[at + len(digits) + 1 : end - 1]
+        if not at < end <= len(records) or records[end - 1 : end] != b"\n" or not PAX_NUMBERS.fullmatch(record):
+            raise ArchiveRefused(f"invalid tar header: {records[at : at + 80]!r} is no PAX record")
+        at = end
+
 
 def members(source: Source, limits: Limits) -> Iterator[tarfile.TarInfo]:
     """Yield the headers; the consumer reads an entry's content from `source` before it asks for the next.
@@ -259,11 +297,14 @@ def members(source: Source, limits: Limits) -> Iterator[tarfile.TarInfo]:
         )
         while (member := archive.next()) is not None:
             archive.members = []  # type: ignore[attr-defined]  # it would keep every header it has seen
+            source.header_bytes = 0
             count += 1
             if count > limits.max_entries:
                 raise ArchiveRefused(f"the archive has more than {limits.max_entries} entries")
             yield member
+        if any(source.read(tarfile.BLOCKSIZE)):
+            raise ArchiveRefused("invalid tar header: there is more behind a block of zeros, which ends an archive")
     except tarfile.TarError as error:
         raise ArchiveRefused(f"invalid tar header: {error}") from error
-    except (ValueError, OverflowError, RecursionError) as error:
+    except (ValueError, OverflowError, RecursionError, IndexError) as error:
         raise ArchiveRefused(f"invalid tar header: {type(error).__name__}: {error}") from error
