@@ -4,6 +4,7 @@ import contextlib
 import errno
 import os
 import re
+import stat
 import tarfile
 from typing import Final
 
@@ -46,6 +47,23 @@ def set_at(parent: int, base: str, member: tarfile.TarInfo) -> None:
     os.chown(base, _id_of(member.uid, "user"), _id_of(member.gid, "group"), dir_fd=parent, follow_symlinks=False)
     if member.type != tarfile.SYMTYPE:
         os.chmod(base, member.mode & 0o7777, dir_fd=parent)
+    _set_by_name(parent, base, member)
+    with contextlib.suppress(OverflowError):  # as in set_time
+        os.utime(base, ns=_times(time_of(member)), dir_fd=parent, follow_symlinks=False)
+
+
+def set_linked(parent: int, base: str, member: tarfile.TarInfo) -> None:
+    """Set what the header of a hard link says of the file that it shares, as Docker does: the last header counts.
+
+    An owner that is right already is left: chown(2) would clear file capabilities, which tar(1) writes only once.
+    """
+    there = os.stat(base, dir_fd=parent, follow_symlinks=False)
+    owner = _id_of(member.uid, "user"), _id_of(member.gid, "group")
+    if owner != (there.st_uid, there.st_gid):
+        os.chown(base, *owner, dir_fd=parent, follow_symlinks=False)
+    if stat.S_ISLNK(there.st_mode):
+        return
+    os.chmod(base, member.mode & 0o7777, dir_fd=parent)
     _set_by_name(parent, base, member)
     with contextlib.suppress(OverflowError):  # as in set_time
         os.utime(base, ns=_times(time_of(member)), dir_fd=parent, follow_symlinks=False)

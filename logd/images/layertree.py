@@ -175,6 +175,7 @@ class LayerTree:
             os.link(last, base, src_dir_fd=holder, dst_dir_fd=parent, follow_symlinks=False)
         finally:
             os.close(holder)
+        attributes.set_linked(parent, base, member)
 
     def _directory(self, parent: int, base: str, name: str, member: tarfile.TarInfo) -> None:
         before = _stat(parent, base)

@@ -53,8 +53,8 @@ def symlink(name: str, target: str, **fields: Any) -> tarfile.TarInfo:
     return entry(name, tarfile.SYMTYPE, linkname=target, **fields)
 
 
-def hardlink(name: str, target: str) -> tarfile.TarInfo:
-    return entry(name, tarfile.LNKTYPE, linkname=target)
+def hardlink(name: str, target: str, **fields: Any) -> tarfile.TarInfo:
+    return entry(name, tarfile.LNKTYPE, linkname=target, **fields)
 
 
 def sha256(data: bytes) -> str:

@@ -48,6 +48,23 @@ async def test_hard_links_share_an_inode_and_count_once(tmp_path: Path) -> None:
     assert result["size"] == 6
 
 
+async def test_the_header_of_a_hard_link_counts_as_in_docker(tmp_path: Path) -> None:
+    later = entry("b", tarfile.LNKTYPE, linkname="a", uid=5, gid=6, mode=0o4750, mtime=1_500_000_001)
+    link = entry("t", tarfile.LNKTYPE, linkname="s", uid=7, gid=8, mode=0o600)
+    await unpack(tmp_path / "l", tar(file("a", mode=0o600), later, symlink("s", "/etc/shadow"), link))
+    there, kept = (tmp_path / "l/a").stat(), (tmp_path / "l/s").lstat()
+    assert (there.st_mode, there.st_uid, there.st_gid) == (stat.S_IFREG | 0o4750, 5, 6)
+    assert there.st_mtime == 1_500_000_001
+    assert (kept.st_uid, kept.st_gid, os.readlink(tmp_path / "l/t")) == (7, 8, "/etc/shadow")
+
+
+async def test_a_hard_link_leaves_the_capabilities_of_its_file(tmp_path: Path) -> None:
+    capability = struct.pack("<IIIII", 0x02000001, 1 << 10, 0, 0, 0)
+    fields = {"SCHILY.xattr.security.capability": capability.decode("utf-8", "surrogateescape")}
+    await unpack(tmp_path / "l", tar(file("a", b"x", mode=0o755, pax_headers=fields), hardlink("b", "a", mode=0o755)))
+    assert os.getxattr(tmp_path / "l/b", "security.capability") == capability
+
+
 async def test_a_hard_link_to_a_symbolic_link_is_a_link_to_the_link(tmp_path: Path) -> None:
     await unpack(tmp_path / "l", tar(symlink("s", "/etc/passwd"), hardlink("h", "s")))
     assert os.readlink(tmp_path / "l/h") == "/etc/passwd"
@@ -216,6 +233,19 @@ def negative_size() -> bytes:
     return tar(entry("x", pax_headers={"size": "-1024"}), file("y", b"z"))
 
 
+def pax(records: bytes) -> bytes:
+    header = entry("x", tarfile.XHDTYPE, size=len(records)).tobuf(tarfile.USTAR_FORMAT)
+    return header + records.ljust(512, b"\0") + tar(file("y", b"z"))
+
+
+def endless_map_of_holes() -> bytes:
+    header = bytearray(entry("s", tarfile.GNUTYPE_SPARSE, size=5).tobuf(tarfile.GNU_FORMAT))
+    header[482] = 1  # more of the map follows, and so it says again and again
+    header[148:156] = b" " * 8
+    header[148:156] = b"%06o\0 " % sum(header)
+    return bytes(header) + (bytes(504) + b"\1" + bytes(7)) * 20_000
+
+
 def truncated() -> bytes:
     return tar(file("a", b"x" * 5000))[:2048]
 
@@ -259,6 +289,13 @@ HOSTILE = {
     "bad checksum": (bad_checksum(), "invalid tar header"),
     "1 GiB of PAX": (giant_pax(), "longer than"),
     "endless PAX": (nested_pax(), "RecursionError"),
+    "a record of PAX without a value": (pax(b"9 pathab\n"), "is no PAX record"),
+    "a record of PAX that is too long": (pax(b"99 path=a\n"), "is no PAX record"),
+    "a record of PAX of no length": (pax(b"0 path=a\n"), "is no PAX record"),
+    "a size that is no number": (pax(b"12 size=abc\n"), "is no PAX record"),
+    "a time that is no number": (pax(b"13 mtime=nan\n"), "is no PAX record"),
+    "a map of holes without end": (endless_map_of_holes(), "the headers of one entry are longer than"),
+    "more behind the end": (tar(file("a"))[:1024] + tar(file("b")), "there is more behind a block of zeros"),
     "negative size": (negative_size(), "archive is refused"),  # Python 3.11.2's tarfile sees it by itself
     "truncated": (truncated(), "the archive ends"),
     "no tar": (b"hello world" * 100, "invalid tar header"),
