@@ -74,6 +74,10 @@ class Blobs:
             raise LogdError(f"blob {digest} is damaged in the image store")
         return data
 
+    def remove(self, digest: str) -> None:
+        """Delete a blob. Absent is well."""
+        self._path(digest).unlink(missing_ok=True)
+
     def keep_only(self, wanted: set[str]) -> None:
         """Remove every file that is not one of these blobs."""
         for path in self._folder.iterdir():

@@ -23,7 +23,7 @@ from logd.errors import Conflict, InvalidParameter, NotFound
 from logd.images import archive, config, image, references, removal, selection, worker
 from logd.images.archive import PlannedImage
 from logd.images.blobs import Blobs
-from logd.images.catalog import Catalog, ImageRecord
+from logd.images.catalog import Catalog, ImageRecord, LayerRecord
 from logd.images.changes import apply as apply_changes
 from logd.images.config import Document
 from logd.images.image import Image
@@ -161,11 +161,11 @@ class ImageStore:
                 raise NotFound(
                     f"No such image: {references.digest_of(ref) or references.parse(ref).with_default_tag().familiar}"
                 )
+            before = self._wanted_blobs()
             done = removal.remove(self._catalog, ref, image_id, in_use, force=force, prune=prune)
             done.layers += removal.collect(self._catalog, in_use)
             self._forget_documents()
-        self._catalog.save()
-        self._layers.discard(done.layers)
+        self._give_back(before, done.layers)
         return done.items
 
     def prune(
@@ -185,6 +185,7 @@ class ImageStore:
             raise Conflict("a prune operation is already running")
         try:
             with self._catalog.lock:
+                before = self._wanted_blobs()
                 chosen = [
                     found.id
                     for found in self.list()
@@ -195,8 +196,7 @@ class ImageStore:
                 done = removal.prune(self._catalog, chosen, in_use, dangling=only_dangling)
                 done.layers += removal.collect(self._catalog, in_use)
                 self._forget_documents()
-            self._catalog.save()
-            self._layers.discard(done.layers)
+            self._give_back(before, done.layers)
         finally:
             self._pruning.release()
         return {"ImagesDeleted": done.items or None, "SpaceReclaimed": sum(layer.size for layer in done.layers)}
@@ -206,10 +206,10 @@ class ImageStore:
         with self._catalog.lock:
             if not self._catalog.detached:
                 return
+            before = self._wanted_blobs()
             freed = removal.collect(self._catalog, in_use)
             self._forget_documents()
-        self._catalog.save()
-        self._layers.discard(freed)
+        self._give_back(before, freed)
 
     # loading
 
@@ -321,8 +321,16 @@ class ImageStore:
             tagged_ns=record.tagged_ns,
         )
 
+    def _give_back(self, blobs: set[str], layers: Sequence[LayerRecord]) -> None:
+        """Make a removal durable, then delete the layers, and those of the blobs that no image needs any more."""
+        self._catalog.save()
+        self._layers.discard(layers)
+        with self._catalog.lock:  # so that a load that wants the same blob writes it afterwards
+            for digest in blobs - self._wanted_blobs():
+                self._blobs.remove(digest)
+
     def _forget_documents(self) -> None:
-        """Drop the configs of images that are gone from memory; their blobs go at the next start, or are used again."""
+        """Drop the configs of images that are gone from memory."""
         for image_id in self._documents.keys() - self._catalog.images.keys() - self._catalog.detached.keys():
             del self._documents[image_id]
 
