@@ -29,16 +29,21 @@ ARCHITECTURES: Final = {  # machine → name in a profile's conditions, libsecco
     "riscv64": ("riscv64", "SCMP_ARCH_RISCV64"),
 }
 _NEW_MOUNT_CALLS: Final = ("fsconfig", "fsmount", "fsopen", "fspick", "mount_setattr", "move_mount", "open_tree")
-GATED: Final = {  # what Docker's profile allows only with a capability, and a distribution's may allow to everybody
-    "CAP_SYS_ADMIN": frozenset(
-        ["mount", "umount", "umount2", "unshare", "setns", "clone", "clone3", *_NEW_MOUNT_CALLS]
-    ),
-    "CAP_SYS_BOOT": frozenset(["reboot"]),
-    "CAP_SYS_NICE": frozenset(["get_mempolicy", "mbind", "set_mempolicy"]),
-    "CAP_SYSLOG": frozenset(["syslog"]),
-}
+_ADMIN: Final = "CAP_SYS_ADMIN"
+GATED: Final = (  # what Docker's profile allows only with one of these capabilities, and others may allow to everybody
+    ((_ADMIN,), frozenset(["mount", "umount", "umount2", "unshare", "setns", "clone", "clone3", *_NEW_MOUNT_CALLS])),
+    (("CAP_SYS_BOOT",), frozenset(["reboot"])),
+    (("CAP_SYS_NICE",), frozenset(["get_mempolicy", "mbind", "set_mempolicy"])),
+    (("CAP_SYS_PTRACE",), frozenset(["pidfd_getfd"])),
+    ((_ADMIN, "CAP_SYSLOG"), frozenset(["syslog"])),
+    ((_ADMIN, "CAP_BPF"), frozenset(["bpf"])),
+    ((_ADMIN, "CAP_PERFMON"), frozenset(["perf_event_open"])),
+)
+GIVEN: Final = frozenset(["io_pgetevents", "io_pgetevents_time64", "vmsplice"])
+REPLACED: Final = GIVEN | {"bpf", "perf_event_open", "socket"}  # podman's rules for them are not Docker's
 NEVER: Final = frozenset(["keyctl", "pivot_root"])  # keyrings have no namespace
 NEW_NAMESPACES: Final = 0x7E020000  # clone(2): CLONE_NEWNS, NEWCGROUP, NEWUTS, NEWIPC, NEWUSER, NEWPID, NEWNET
+AF_VSOCK: Final = 40  # sys/socket.h; it reaches the hypervisor from any network namespace
 ALLOW, ERRNO = "SCMP_ACT_ALLOW", "SCMP_ACT_ERRNO"
 PASSED_ON: Final = ("defaultErrnoRet", "flags", "listenerPath", "listenerMetadata")
 
@@ -80,27 +85,49 @@ def tighten(profile: dict[str, Any]) -> dict[str, Any]:
     """Put the capabilities that Docker's profile asks for before calls that a profile allows without a condition.
 
     Debian's profile is podman's: it lets every container make user namespaces, which widens the kernel's attack
-    surface, and use the kernel's keyrings. Source: Docker's documentation "Seccomp security profiles", "Significant
-    syscalls blocked by the default profile".
+    surface, use the kernel's keyrings, and talk to the hypervisor. On the other side it denies io_pgetevents(2), which
+    databases need, and knows neither CAP_BPF nor CAP_PERFMON: where it differs, Docker's rule is taken.
+
+    Source: Docker's documentation "Seccomp security profiles", "Significant syscalls blocked by the default profile";
+    seccomp/default.json of github.com/moby/profiles.
     """
-    guarded = NEVER.union(*GATED.values())
+    replaced = REPLACED if _is_podmans(profile) else frozenset()
+    guarded = NEVER.union(*(names for _, names in GATED))
     rules: list[dict[str, Any]] = []
-    loose: set[str] = set()
+    loose = {*replaced} & guarded
     for rule in profile.get("syscalls") or []:
-        if rule.get("action") == ALLOW and not any(rule.get(key) for key in ("args", "includes", "excludes")):
-            names = rule.get("names") or [rule["name"]]
-            loose |= guarded.intersection(names)
-            kept = [name for name in names if name not in guarded]
-            rules += [{**rule, "names": kept}] if kept else []
-        else:
-            rules.append(rule)
-    for capability, names in GATED.items():
+        names = rule.get("names") or [rule["name"]]
+        taken = replaced | (guarded if _is_for_all(rule) else frozenset())
+        loose |= taken & guarded.intersection(names)
+        kept = [name for name in names if name not in taken]
+        rules += [rule] if kept == names else [{**rule, "names": kept}]
+    for capabilities, names in GATED:
         found = sorted(names & loose)
         denied = [name for name in found if name not in {"clone", "clone3"}]
-        rules.append({"names": found, "action": ALLOW, "includes": {"caps": [capability]}})
-        rules.append({"names": denied, "action": ERRNO, "errnoRet": EPERM, "excludes": {"caps": [capability]}})
+        rules += [{"names": found, "action": ALLOW, "includes": {"caps": [one]}} for one in capabilities]
+        rules.append({"names": denied, "action": ERRNO, "errnoRet": EPERM, "excludes": {"caps": list(capabilities)}})
     rules.append({"names": sorted(NEVER & loose), "action": ERRNO, "errnoRet": EPERM})
-    return {**profile, "syscalls": [rule for rule in [*rules, *_clone_rules(loose)] if rule.get("names") != []]}
+    rules += [*_clone_rules(loose), *(_podmans_replaced() if replaced else [])]
+    return {**profile, "syscalls": [rule for rule in rules if rule.get("names") != []]}
+
+
+def _is_for_all(rule: dict[str, Any]) -> bool:
+    return rule.get("action") == ALLOW and not any(rule.get(key) for key in ("args", "includes", "excludes"))
+
+
+def _is_podmans(profile: dict[str, Any]) -> bool:
+    """Tell podman's profile, which allows mount(2) to everybody, from one that was made with other ideas."""
+    return any(_is_for_all(rule) and "mount" in (rule.get("names") or []) for rule in profile.get("syscalls") or [])
+
+
+def _podmans_replaced() -> list[dict[str, Any]]:
+    """Return Docker's rules for what podman's profile denies to all, and for sockets."""
+    vsock = {"index": 0, "value": AF_VSOCK, "valueTwo": 0}
+    return [
+        {"names": sorted(GIVEN), "action": ALLOW},
+        {"names": ["socket"], "action": ALLOW, "args": [{**vsock, "op": "SCMP_CMP_NE"}]},
+        {"names": ["socket"], "action": ERRNO, "errnoRet": EPERM, "args": [{**vsock, "op": "SCMP_CMP_EQ"}]},
+    ]
 
 
 def _clone_rules(loose: set[str]) -> list[dict[str, Any]]:

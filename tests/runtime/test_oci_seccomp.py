@@ -76,6 +76,24 @@ def test_new_namespaces_are_denied_but_processes_are_not():
     assert (clone3["action"], clone3["errnoRet"]) == ("SCMP_ACT_ERRNO", 38)
 
 
+def test_calls_are_allowed_by_any_of_dockers_capabilities():
+    def given(*more):
+        return allowed(seccomp.translate(seccomp.default_profile(), {*capabilities.DEFAULT, *more}))
+
+    gated = {"bpf", "perf_event_open", "syslog", "pidfd_getfd"}
+    assert not gated & given()
+    assert gated & given("CAP_SYS_ADMIN") == {"bpf", "perf_event_open", "syslog"}
+    for name, call in (("BPF", "bpf"), ("PERFMON", "perf_event_open"), ("SYS_PTRACE", "pidfd_getfd")):
+        assert gated & given(f"CAP_{name}") == {call}
+
+
+def test_calls_that_docker_allows_and_podman_does_not_are_allowed():
+    section = seccomp.translate(seccomp.default_profile(), capabilities.DEFAULT)
+    assert {"io_pgetevents", "vmsplice"} <= allowed(section)
+    denied = [name for rule in section["syscalls"] if rule["action"] == "SCMP_ACT_ERRNO" for name in rule["names"]]
+    assert not {"io_pgetevents", "vmsplice"} & set(denied)
+
+
 def test_a_profile_with_conditions_of_its_own_is_not_changed():
     assert seccomp.tighten(PROFILE) == PROFILE
 
