@@ -21,6 +21,7 @@ from logd.spec import HostConfig, ThrottleDevice
 
 MIN_MEMORY: Final = 6 << 20  # Docker's; less does not even hold the runtime's own start
 NANO: Final = 1_000_000_000
+MIN_NANO_CPUS: Final = NANO // 100  # the kernel's least quota, 1 ms, of CPU_PERIOD
 CPU_PERIOD: Final = 100_000  # µs; the kernel's default and what --cpus is expressed in
 MIN_SHARES, MAX_SHARES = 2, 262_144  # kernel/sched: what it would clamp to
 RLIMITS: Final = frozenset(
@@ -40,6 +41,8 @@ class Support:
     pids: bool
     blkio_weight: bool
     v2: bool
+    blkio_weight_device: bool
+    """On v1 CFQ's file: what bfq has instead it takes only for a disk whose scheduler it is."""
 
 
 def host_support(root: Path = cgroup.ROOT) -> Support:
@@ -56,6 +59,7 @@ def host_support(root: Path = cgroup.ROOT) -> Support:
         pids=hierarchy.has("pids"),
         blkio_weight=_has_weight(hierarchy),
         v2=v2,
+        blkio_weight_device=_has_weight(hierarchy) if v2 else any(root.glob("blkio/*/blkio.weight_device")),
     )
 
 
@@ -124,7 +128,7 @@ def _validate_cpu(host: HostConfig) -> None:
         raise InvalidParameter("Conflicting options: Nano CPUs and CPU Period cannot both be set")
     if host.nano_cpus and host.cpu_quota:
         raise InvalidParameter("Conflicting options: Nano CPUs and CPU Quota cannot both be set")
-    if host.nano_cpus and not 0 < host.nano_cpus <= count * NANO:
+    if host.nano_cpus and not MIN_NANO_CPUS <= host.nano_cpus <= count * NANO:
         raise InvalidParameter(f"range of CPUs is from 0.01 to {count}.00, as there are only {count} CPUs available")
     if host.cpu_shares < 0:
         raise InvalidParameter(f"invalid CPU shares ({host.cpu_shares}): value must be a positive integer")
@@ -193,8 +197,10 @@ def _unsupported(host: HostConfig, support: Support) -> list[str]:
         warnings.append(UNSUPPORTED % ("cpuset", "Cpuset discarded."))
     if (host.pids_limit or 0) > 0 and not support.pids:
         warnings.append(UNSUPPORTED % ("PIDs limit capabilities", "PIDs limit discarded."))
-    if (host.blkio_weight or host.blkio_weight_device) and not support.blkio_weight:
+    if host.blkio_weight and not support.blkio_weight:
         warnings.append(UNSUPPORTED % ("Block I/O weight", "Weight discarded."))
+    if host.blkio_weight_device and not support.blkio_weight_device:
+        warnings.append(UNSUPPORTED % ("Block I/O weight_device", "Weight-device discarded."))
     if host.memory_swappiness not in {None, -1} and (support.v2 or not support.memory):
         warnings.append(UNSUPPORTED % ("memory swappiness capabilities", "Memory swappiness discarded."))
     if host.oom_kill_disable and (support.v2 or not support.memory):
@@ -219,7 +225,9 @@ def resources(host: HostConfig, support: Support) -> dict[str, Any]:
         result["pids"] = {"limit": host.pids_limit}
     blocks = block_io(host)
     if not support.blkio_weight:
-        blocks = {name: value for name, value in blocks.items() if "eight" not in name}
+        blocks.pop("weight", None)
+    if not support.blkio_weight_device:
+        blocks.pop("weightDevice", None)
     if blocks:
         result["blockIO"] = blocks
     return result
@@ -244,7 +252,7 @@ def _memory(host: HostConfig, support: Support) -> dict[str, Any]:
 def _cpu(host: HostConfig) -> dict[str, Any]:
     cpu: dict[str, Any] = {}
     if host.nano_cpus:
-        cpu["period"], cpu["quota"] = CPU_PERIOD, max(host.nano_cpus * CPU_PERIOD // NANO, 1000)
+        cpu["period"], cpu["quota"] = CPU_PERIOD, host.nano_cpus * CPU_PERIOD // NANO
     if host.cpu_period:
         cpu["period"] = host.cpu_period
     if host.cpu_quota:

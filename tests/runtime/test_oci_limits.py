@@ -7,11 +7,12 @@ import pytest
 
 from logd.errors import InvalidParameter
 from logd.runtime import capabilities, cgroup, limits
-from logd.spec import HostConfig, ThrottleDevice, Ulimit
+from logd.spec import HostConfig, ThrottleDevice, Ulimit, WeightDevice
 
 MB = 1 << 20
-V2 = limits.Support(memory=True, swap=True, cpu=True, cpuset=True, pids=True, blkio_weight=True, v2=True)
-NOTHING = limits.Support(memory=False, swap=False, cpu=False, cpuset=False, pids=False, blkio_weight=False, v2=False)
+ALL = dict.fromkeys(("memory", "swap", "cpu", "cpuset", "pids", "blkio_weight", "blkio_weight_device"), True)
+V2 = limits.Support(**ALL, v2=True)
+NOTHING = limits.Support(**dict.fromkeys(ALL, False), v2=False)
 
 needs_v1 = pytest.mark.skipif(cgroup.detect().kind == "v2", reason="reads cgroup v1 files")
 needs_v2 = pytest.mark.skipif(cgroup.detect().kind != "v2", reason="reads cgroup v2 files")
@@ -87,6 +88,7 @@ def test_the_containers_cgroup_is_found_by_its_path_and_counts_oom_kills(contain
         (HostConfig(memory_swappiness=101), "valid memory swappiness range is 0-100"),
         (HostConfig(kernel_memory=1), "kernel memory"),
         (HostConfig(nano_cpus=10**12), "range of CPUs is from 0.01 to"),
+        (HostConfig(nano_cpus=10**6), "range of CPUs is from 0.01 to"),
         (HostConfig(nano_cpus=-1), "range of CPUs is from 0.01 to"),
         (HostConfig(nano_cpus=1, cpu_quota=1), "Nano CPUs and CPU Quota cannot both be set"),
         (HostConfig(nano_cpus=1, cpu_period=1), "Nano CPUs and CPU Period cannot both be set"),
@@ -125,6 +127,17 @@ def test_what_the_host_can_not_limit_is_warned_of_and_left_out():
     )
     assert len(limits.validate_limits(host, NOTHING)) == 6
     assert limits.resources(host, NOTHING) == {}
+
+
+def test_a_weight_for_a_device_is_left_out_where_only_bfq_could_take_it(tmp_path, monkeypatch):
+    (tmp_path / "blkio/logd").mkdir(parents=True)
+    for name in ("cgroup.procs", "logd/blkio.bfq.weight", "logd/blkio.bfq.weight_device"):
+        (tmp_path / "blkio" / name).touch()
+    monkeypatch.setattr(limits, "_device_number", lambda _: {"major": 8, "minor": 0})
+    host = HostConfig(blkio_weight=300, blkio_weight_device=[WeightDevice(path="/dev/sda", weight=200)])
+    support = limits.host_support(tmp_path)
+    assert [text.split(" Block")[1][:18] for text in limits.validate_limits(host, support)] == [" I/O weight_device"]
+    assert limits.resources(host, support) == {"blockIO": {"weight": 300}}
 
 
 def test_on_cgroup_v2_there_is_no_swappiness_and_no_way_to_switch_the_killer_off():
