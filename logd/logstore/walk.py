@@ -72,6 +72,7 @@ class Walk:
         self._is_at_end = False
         self._windows: dict[int, tuple[int, bytes]] = {}
         if first is not None:
+            self._newest = max(self._numbers(), default=0)
             self._enter(first, reason, slot)
 
     def close(self) -> None:
@@ -324,6 +325,8 @@ class Walk:
         """Open the segment after the current one. Return it and why there is nothing between them, if that is so."""
         reason = "retention"
         for number in self._candidates():
+            if number > self._number + 1 and self._segment is not None and not self._segment.is_deleted:
+                reason = "damaged"  # retention takes the oldest first, and would have taken the current one before
             try:
                 return OpenSegment(self._folder, number), reason
             except FileNotFoundError:
@@ -336,12 +339,15 @@ class Walk:
         """Return the numbers that the next segment may have: the folder is listed only when there is a reason."""
         if self._segment is not None and self._is_newest(self._segment):
             return []
-        try:
-            numbers = segment_numbers(self._folder)
-        except FileNotFoundError:
-            return []
+        numbers = self._numbers()
         self._newest = max(numbers, default=0)
         return [number for number in numbers if number > self._number]
+
+    def _numbers(self) -> list[int]:
+        try:
+            return segment_numbers(self._folder)
+        except FileNotFoundError:
+            return []
 
     def _is_newest(self, current: OpenSegment) -> bool:
         """Tell whether there is no segment behind the current one, without listing the folder."""

@@ -124,6 +124,17 @@ def test_segments_deleted_before_they_were_read_are_a_gap_of_their_bytes(store):
     assert texts(items[3:]) == [b"last\n"]
 
 
+def test_a_segment_lost_between_others_is_damage_not_retention(store):
+    for text in (b"first\n", b"second\n", b"third\n"):
+        store.write(STDOUT, text, 1)
+        store.rotate()
+    store.delete(2)
+    with LogReader(store.path, Selection()) as reader:
+        items = finished(reader)
+    assert items[1:2] == [Gap(1, STDOUT, 6, 7, "damaged")]
+    assert texts(items[:1] + items[2:]) == [b"first\n", b"third\n"]
+
+
 def test_a_cursor_in_deleted_segments_tells_how_much_is_gone(store):
     store.write(STDOUT, b"12345\n", 1)
     store.rotate()
