@@ -1,4 +1,4 @@
-"""A click command that shows examples below its options."""
+"""Click's commands as ours are: with examples below the options; alone, a group shows its help."""
 
 from typing import Any
 
@@ -17,3 +17,14 @@ class Command(click.Command):
         with formatter.section("Example" if len(self.examples) == 1 else "Examples"):
             for example in self.examples:
                 formatter.write(f"{'':{formatter.current_indent}}{example}\n")
+
+
+class Group(click.Group):
+    """A command with commands. Without one it shows its help and is content, as docker's are."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """Read the arguments."""
+        if not args and not ctx.resilient_parsing:
+            click.echo(ctx.get_help(), color=ctx.color)
+            ctx.exit()
+        return super().parse_args(ctx, args)

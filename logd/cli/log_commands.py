@@ -7,7 +7,7 @@ from typing import Any
 import click
 
 from logd.cli.client import Client, quote
-from logd.cli.command import Command
+from logd.cli.command import Command, Group
 from logd.cli.completion import CONTAINER
 from logd.cli.container_commands import SHORT_ID, each
 from logd.cli.tables import print_fields, print_json, print_json_lines, print_table
@@ -18,7 +18,7 @@ FORMAT = click.option("--format", "form", type=click.Choice(["table", "json"]), 
 CONTAINERS = click.argument("containers", nargs=-1, required=True, type=CONTAINER, metavar="CONTAINER...")
 
 
-@click.group()
+@click.group(cls=Group)
 def log() -> None:
     """Look after containers' logs: state, clearing, disk use, checks."""
 

@@ -9,7 +9,7 @@ import click
 
 from logd.cli import container_commands, image_commands, log_commands, run_command, system_commands
 from logd.cli.client import DEFAULT_HOST, Client
-from logd.cli.command import Command
+from logd.cli.command import Command, Group
 from logd.cli.completion import completion
 from logd.cli.container_commands import Several
 from logd.cli.output import STDERR_FD, write_all
@@ -19,7 +19,7 @@ from logd.errors import InvalidParameter, LogdError
 PASS_ON = {"ignore_unknown_options": True, "allow_extra_args": True, "allow_interspersed_args": False}
 
 
-@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
+@click.group(cls=Group, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
 @click.option(
     "-H",
     "--host",

@@ -373,6 +373,14 @@ def test_bash_takes_the_script_and_completes_options_and_names(peer: Peer, logd:
     assert done.stdout.splitlines() == ["db web", "--follow", "stdout stderr", "web", "images"], done.stderr
 
 
+@pytest.mark.parametrize("group", [(), ("log",)], ids=["logd", "logd log"])
+def test_a_group_alone_shows_its_help(logd: Logd, group: tuple[str, ...]) -> None:
+    done = logd(*group)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout == logd(*group, "--help").stdout
+    assert "Commands:\n" in done.stdout
+
+
 def commands() -> list[click.Command]:
     from logd.cli.main import cli
 
