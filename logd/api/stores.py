@@ -53,7 +53,7 @@ def store_status(folder: str) -> dict[str, Any]:
     streams = {
         STREAM_NAMES[number]: {
             "begin": held.begins[number - 1],
-            "position": held.ends[number - 1],
+            "position": max(held.ends[number - 1], totals.end),  # what is dropped at present is in no index yet
             "stored": stored[number - 1],
             "expired": totals.expired,
             "cleared": totals.cleared,

@@ -199,6 +199,10 @@ def test_a_full_disk_lets_the_container_live_and_the_loss_is_counted_and_shown(
         assert daemon.docker("inspect", "-f", "{{.State.Running}}", "full").stdout.strip() == "true"
         (loggen.parent / "end").touch()
         assert ended(daemon, "full") == 0
+        status = json.loads(daemon.logd("log", "status", "--format", "json", "full").stdout)
+        stdout = status["streams"]["stdout"]
+        assert stdout["position"] == 200_000_000
+        assert stdout["stored"] + stdout["expired"] + sum(stdout["dropped"].values()) == 200_000_000
         assert daemon.docker("logs", "--tail", "1", "full").returncode == 0
         daemon.docker("rm", "full")
 
