@@ -1,0 +1,345 @@
+"""syslog log driver: to the local system's log, or to a server over UDP, TCP or TLS.
+
+Sources: Docker's syslog driver (options, addresses, wire format), RFC 5424, RFC 5425, RFC 5426, RFC 6587, RFC 3164.
+"""
+# ruff: noqa: RUF009  (opt is dataclasses.field with names for its metadata)
+
+import asyncio
+import errno
+import logging
+import os
+import re
+import socket
+import ssl
+import time
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import Final
+from urllib.parse import unquote, urlsplit
+
+from logd import units
+from logd.driver import Batch, CommonOptions, LogDriver, Reject, boolean, one_of, opt, text
+from logd.drivers.syslog_format import FACILITIES, FORMATS, SMALLEST_MESSAGE, Formatter, Framing, word
+from logd.drivers.unacknowledged import Datagrams, Stream, connect_tcp, connect_udp, connect_unix, resolve
+from logd.hookspecs import hookimpl
+
+log = logging.getLogger(__name__)
+
+SCHEMES: Final = ("unix", "unixgram", "udp", "tcp", "tcp+tls")
+STREAMS: Final = ("unix", "tcp", "tcp+tls")
+DEFAULT_PORT: Final = 514
+LOCAL_PATHS: Final = ("/dev/log", "/var/run/syslog", "/var/run/log")
+"""Where Docker looks for the local system's log, first for sockets of datagrams, then for streams."""
+LONGEST_PATH: Final = 107
+"""unix(7): sun_path."""
+DEFAULT_MESSAGE_BYTES: Final = 8096
+"""What rsyslog takes unless told otherwise (maxMessageSize; its manual says 8k). The rest of a longer message it cuts
+off, or takes it for messages of their own, which the container then has forged."""
+LARGEST_MESSAGE: Final = 64 << 20
+LARGEST_DATAGRAM: Final = 65507
+"""UDP over IPv4."""
+DATAGRAMS_AT_A_TIME: Final = 256
+"""Then others in the event loop have their turn."""
+RESOLVE_AGAIN_S: Final = 30.0
+RESOLVE_TIMEOUT_S: Final = 2.0
+
+
+@dataclass(frozen=True)
+class Address:
+    """Where the messages go."""
+
+    scheme: str
+    host: str = ""
+    port: int = 0
+    path: str = ""
+
+    def __str__(self) -> str:
+        """Return it as it is written in syslog-address."""
+        host = f"[{self.host}]" if ":" in self.host else self.host
+        return f"{self.scheme}://{self.path or f'{host}:{self.port}'}"
+
+
+def parse_address(value: str) -> Address | None:
+    """Parse `scheme://host:port` or `scheme:///path`; empty text is the local system's log."""
+    if not value:
+        return None
+    if re.search(r"[\x00-\x1f\x7f]", value):
+        raise ValueError(f"{value!r}: invalid control character in URL")
+    url = urlsplit(value)
+    if url.scheme in {"unix", "unixgram"}:
+        path = unquote(url.path)
+        if len(os.fsencode(path)) > LONGEST_PATH:
+            raise ValueError(f"{value!r}: a socket's path has at most {LONGEST_PATH} bytes")
+        return Address(url.scheme, path=path)
+    if url.scheme not in SCHEMES:
+        raise ValueError(f"unsupported scheme: '{url.scheme}' (supported: {', '.join(SCHEMES)})")
+    try:
+        port = DEFAULT_PORT if url.port is None else url.port
+    except ValueError as error:
+        raise ValueError(f"{value!r}: invalid port ({error})") from error
+    return Address(url.scheme, url.hostname or "localhost", port)
+
+
+def parse_facility(value: str) -> int:
+    """Parse a facility's name or number."""
+    if value in FACILITIES:
+        return FACILITIES[value]
+    if value and not re.fullmatch(r"\+?0*(\d|1\d|2[0-3])", value, re.ASCII):
+        raise ValueError(f"invalid syslog facility {value!r} (accepted: 0 to 23, {', '.join(FACILITIES)})")
+    return int(value) if value else FACILITIES["daemon"]
+
+
+def parse_format(value: str) -> str:
+    """Parse the name of a format."""
+    if value not in FORMATS:
+        raise ValueError(
+            f"invalid syslog format {value!r} (accepted: {', '.join(one or repr(one) for one in FORMATS)})"
+        )
+    return value
+
+
+def parse_message_size(value: str) -> int:
+    """Parse a size within bounds."""
+    size = units.parse_ram_size(value)
+    if not SMALLEST_MESSAGE <= size <= LARGEST_MESSAGE:
+        raise ValueError(f"{value!r} is not from {SMALLEST_MESSAGE} bytes to 64m")
+    return size
+
+
+@dataclass(frozen=True, kw_only=True)
+class SyslogOptions(CommonOptions):
+    """The log-opts."""
+
+    syslog_address: Address | None = opt(
+        parse_address, default=None, help="unix, unixgram, udp, tcp or tcp+tls://…; without it the local system's log"
+    )
+    syslog_facility: int = opt(parse_facility, default=FACILITIES["daemon"], help="by name or number")
+    syslog_format: str = opt(parse_format, default="", help="rfc3164, rfc5424 or rfc5424micro; else without host name")
+    syslog_framing: str = opt(
+        one_of("docker", "octet-counting", "newline"), default="docker", help="of a stream's messages (RFC 6587)"
+    )
+    syslog_max_message_size: int = opt(
+        parse_message_size, default=DEFAULT_MESSAGE_BYTES, help="a line that does not fit is sent in several messages"
+    )
+    syslog_tls_ca_cert: str = opt(text, default="", help="file of certificates to trust besides the system's")
+    syslog_tls_cert: str = opt(text, default="", help="file of the client's certificate")
+    syslog_tls_key: str = opt(text, default="", help="file of its key")
+    syslog_tls_skip_verify: bool = opt(boolean, default=False, help="trust any server; false means false")
+
+    def __post_init__(self) -> None:
+        """Refuse what does not go together."""
+        if self.syslog_framing != "docker" and self.scheme not in STREAMS:
+            raise ValueError(
+                f"syslog-framing: {self.syslog_framing!r} needs a syslog-address with one of {', '.join(STREAMS)}; "
+                "a datagram is one message"
+            )
+        if self.scheme == "udp" and self.syslog_max_message_size > LARGEST_DATAGRAM:
+            raise ValueError(f"syslog-max-message-size: a datagram takes {LARGEST_DATAGRAM} bytes")
+
+    @property
+    def scheme(self) -> str:
+        """How the messages travel; empty for the local system's log."""
+        return self.syslog_address.scheme if self.syslog_address else ""
+
+    @property
+    def framing(self) -> Framing:
+        """Which framing is meant."""
+        if self.syslog_framing == "docker":
+            is_counted = self.scheme == "tcp+tls" and self.syslog_format.startswith("rfc5424")
+            return Framing.COUNTED_NEWLINE if is_counted else Framing.NEWLINE
+        return Framing(self.syslog_framing)
+
+    def check_host(self) -> None:
+        """Check that the socket is there, and the files of certificates are in order."""
+        if self.syslog_address and self.scheme in {"unix", "unixgram"}:
+            try:
+                os.stat(self.syslog_address.path)
+            except OSError as error:
+                reason = (error.strerror or str(error)).lower()
+                raise ValueError(f"syslog-address: stat {self.syslog_address.path}: {reason}") from error
+        if self.scheme == "tcp+tls":
+            tls_context(self)
+
+
+def tls_context(options: SyslogOptions) -> ssl.SSLContext:
+    """Return what a TLS connection needs. Raises ValueError about a file that can't be used."""
+    context = ssl.create_default_context()
+    if options.syslog_tls_skip_verify:
+        context.check_hostname = False
+        context.verify_mode = ssl.CERT_NONE
+    elif options.syslog_tls_ca_cert:
+        try:
+            context.load_verify_locations(options.syslog_tls_ca_cert)
+        except OSError as error:
+            raise ValueError(
+                f"syslog-tls-ca-cert: could not read CA certificate {options.syslog_tls_ca_cert!r}: {error}"
+            ) from error
+    cert, key = options.syslog_tls_cert, options.syslog_tls_key
+    if cert or key:
+        try:
+            context.load_cert_chain(cert, key, password=b"")  # else it is asked for at the terminal
+        except OSError as error:
+            raise ValueError(
+                f"syslog-tls-cert, syslog-tls-key: could not load X509 key pair {cert!r}, {key!r}: {error} "
+                "(make sure the key is not encrypted)"
+            ) from error
+    return context
+
+
+class SyslogDriver(LogDriver[SyslogOptions]):
+    """One connection for all containers that send there.
+
+    A batch sent over a stream is done with when the peer's kernel has it (TCP) or the peer has read it (unix).
+    """
+
+    name = "syslog"
+    options_type = SyslogOptions
+    max_in_flight = 16
+    confirms = False
+
+    def __init__(self, options: SyslogOptions) -> None:
+        super().__init__(options)
+        self._address = options.syslog_address
+        self._link: Stream | Datagrams | None = None
+        self._formatter: Formatter | None = None
+        self._resolve_at = 0.0
+        self._has_warned = False
+
+    async def open(self) -> None:
+        """Connect. Raises OSError that names the address."""
+        options = self.options
+        hostname = word(socket.gethostname(), "localhost")
+        self._formatter = Formatter(
+            options.syslog_format,
+            options.framing,
+            options.syslog_facility,
+            hostname,
+            os.getpid(),
+            options.syslog_max_message_size,
+        )
+        if self._address is None:
+            self._link = await self._connect_local()
+            return
+        try:
+            self._link = await self._connect(self._address)
+        except ValueError as error:  # a file of certificates that was in order when the container was created
+            raise ConnectionError(str(error)) from error
+        except OSError as error:
+            raise self._failure(error) from error
+
+    async def send(self, batch: Batch) -> None:
+        """Write all messages, then wait for the peer to have them."""
+        assert self._formatter
+        tag = word(self.tag(batch.container), "logd")
+        try:
+            if isinstance(self._link, Stream):
+                await self._send_stream(self._link, batch, self._formatter, tag)
+            elif isinstance(self._link, Datagrams):
+                await self._send_datagrams(self._link, batch, self._formatter, tag)
+            else:
+                raise ConnectionError("not connected")  # closed meanwhile, because another batch failed
+        except OSError as error:
+            raise self._failure(error) from error
+
+    async def close(self) -> None:
+        """Disconnect."""
+        link, self._link = self._link, None
+        if link:
+            link.close()
+
+    async def _connect(self, address: Address) -> Stream | Datagrams:
+        if address.scheme == "udp":
+            self._resolve_at = time.monotonic() + RESOLVE_AGAIN_S
+            return await connect_udp(address.host, address.port)
+        if address.scheme == "tcp":
+            return await connect_tcp(address.host, address.port, None)
+        if address.scheme == "tcp+tls":
+            if self.options.syslog_tls_skip_verify and not self._has_warned:
+                self._has_warned = True
+                log.warning("syslog at %s: any certificate is accepted, as syslog-tls-skip-verify asks for", address)
+            context = await asyncio.to_thread(tls_context, self.options)  # reads the system's certificates too
+            return await connect_tcp(address.host, address.port, context)
+        kind = socket.SOCK_DGRAM if address.scheme == "unixgram" else socket.SOCK_STREAM
+        return await connect_unix(address.path, kind)
+
+    async def _connect_local(self) -> Stream | Datagrams:
+        for kind in (socket.SOCK_DGRAM, socket.SOCK_STREAM):
+            for path in LOCAL_PATHS:
+                with suppress(OSError):
+                    return await connect_unix(path, kind)
+        raise ConnectionError(f"Unix syslog delivery error: nobody listens at {', '.join(LOCAL_PATHS)}")
+
+    async def _send_stream(self, stream: Stream, batch: Batch, formatter: Formatter, tag: bytes) -> None:
+        begin = None
+        try:
+            async with stream.turn:
+                begin = stream.written
+                for chunk in formatter.chunks(batch.groups, tag):
+                    await stream.write(chunk)
+                end = stream.written
+            await stream.confirm(end)
+        except asyncio.CancelledError:
+            if begin is not None:
+                with suppress(OSError):
+                    batch.ack(records_within(stream.confirmed() - begin, batch, formatter, tag))
+            raise
+
+    async def _send_datagrams(self, datagrams: Datagrams, batch: Batch, formatter: Formatter, tag: bytes) -> None:
+        async with datagrams.turn:
+            await self._follow_name(datagrams)
+            sent = 0
+            try:
+                for group in batch.groups:
+                    for messages in formatter.messages(group, tag):
+                        for message in messages:
+                            await datagrams.send(message)
+                        sent += 1
+                        if sent % DATAGRAMS_AT_A_TIME == 0:
+                            await asyncio.sleep(0)
+                datagrams.check()
+            except asyncio.CancelledError:
+                batch.ack(sent)
+                raise
+            except OSError as error:
+                if error.errno != errno.EMSGSIZE:
+                    raise
+                batch.ack(sent)
+                raise Reject(sent, f"its message of {len(message)} bytes is larger than the socket takes") from error
+
+    async def _follow_name(self, datagrams: Datagrams) -> None:
+        """Fail if the server has got another address: nothing else would ever tell."""
+        if self._address is None or self._address.scheme != "udp" or time.monotonic() < self._resolve_at:
+            return
+        self._resolve_at = time.monotonic() + RESOLVE_AGAIN_S
+        with suppress(OSError):  # what can't be resolved now may have been right before
+            async with asyncio.timeout(RESOLVE_TIMEOUT_S):
+                found = await resolve(self._address.host, self._address.port, socket.SOCK_DGRAM)
+            if datagrams.peer not in [address for _, address in found]:
+                self._resolve_at = 0.0
+        if not self._resolve_at:
+            raise ConnectionError("it has another address now")
+
+    def _failure(self, error: OSError) -> OSError:
+        """Return the error with the address in front."""
+        reason = f"syslog at {self._address or 'the local socket'}: {error.strerror or error}"
+        if error.errno == errno.EPROTOTYPE:
+            reason += " (unix:// is for streams, unixgram:// for datagrams)"
+        return TimeoutError(reason) if isinstance(error, TimeoutError) else ConnectionError(reason)
+
+
+def records_within(size: int, batch: Batch, formatter: Formatter, tag: bytes) -> int:
+    """Return how many of a batch's records the first `size` bytes of its messages hold whole."""
+    count = 0
+    for group in batch.groups:
+        for messages in formatter.messages(group, tag):
+            size -= sum(map(len, messages))
+            if size < 0:
+                return count
+            count += 1
+    return count
+
+
+@hookimpl
+def logd_log_drivers() -> list[type[SyslogDriver]]:
+    """The drivers of this module."""
+    return [SyslogDriver]
