@@ -192,7 +192,7 @@ async def delete_container(call: Call) -> web.Response:
     """DELETE /containers/{name}."""
     if call.flag("link"):
         call.engine.get(call.name)
-        raise Conflict("cannot remove the default link name of the container")  # and it has no others
+        raise Conflict("Conflict, cannot remove the default link name of the container")  # and it has no others
     await call.engine.remove(call.name, force=call.flag("force"), volumes=call.flag("v"))
     return done()
 

@@ -31,6 +31,8 @@ EXTEND_S: Final = 30.0
 """How much more time is asked of the service manager while containers are found again, and again at half of it."""
 FOR_EVER_S: Final = 10**8
 EVENT_RELOAD: Final = "reload"
+MAX_HEADER_BYTES: Final = 1 << 20
+"""Of a request's line, and of each header: what Go's server, and so dockerd, takes of all of them together."""
 
 
 class Service:
@@ -67,6 +69,8 @@ class Service:
                 handler_cancellation=True,
                 access_log=None,
                 shutdown_timeout=_seconds(self._config.shutdown_timeout),
+                max_line_size=MAX_HEADER_BYTES,
+                max_field_size=MAX_HEADER_BYTES,
             )
             await runner.setup()
             stack.push_async_callback(self._close_runner, runner)

@@ -221,6 +221,13 @@ def test_events_are_streamed_as_they_happen(docker, shared_busybox):
     assert "die" in seen
 
 
+def test_a_long_request_is_taken(docker, busybox_tar):
+    message = "x" * 100_000
+    docker("import", "--message", message, "-", "cli/long", stdin=busybox_tar, text=False)
+    assert docker("image", "inspect", "-f", "{{.Comment}}", "cli/long").stdout == f"{message}\n"
+    docker("rmi", "cli/long")
+
+
 def test_images_are_listed_tagged_and_removed(docker):
     identifier = docker("images", "-q", "--no-trunc", "busybox").stdout.strip()
     docker("tag", "busybox", "cli/tagged:1")
@@ -280,7 +287,7 @@ def test_a_name_or_signal_that_can_not_be_is_refused_in_dockers_words(docker, co
     gone = docker("kill", "nobody", check=False)
     assert "cannot kill container: nobody: No such container: nobody\n" in gone.stderr
     linked = docker("rm", "--link", "cli-names", check=False)
-    assert told(linked) == "cannot remove the default link name of the container\n"
+    assert told(linked) == "Conflict, cannot remove the default link name of the container\n"
     assert told(docker("rm", "--link", "nobody", check=False)) == "No such container: nobody\n"
 
 
