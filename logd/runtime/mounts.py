@@ -205,6 +205,8 @@ def _bind_mount(request: MountRequest, destination: str, wrong: Any) -> Bind:
     if not create and not os.path.exists(request.source):
         raise wrong(f"bind source path does not exist: {request.source}")
     if options:
+        if options.propagation and options.propagation not in PROPAGATIONS:
+            raise wrong(f"invalid propagation mode: {options.propagation}")
         _check_propagation(options.propagation)
     return Bind(
         os.path.normpath(request.source),

@@ -92,6 +92,10 @@ def test_mounts_of_each_type_are_read(tmp_path):
         (Mount(type="tmpfs", target="/b", bind_options=BindOptions()), "field BindOptions must not be specified"),
         (Mount(type="volume", source="name", target="/b"), "named volumes are not supported yet"),
         (Mount(type="image", source="x", target="/b"), "type image is not supported yet"),
+        (
+            Mount(type="bind", source="/tmp", target="/b", bind_options=BindOptions(propagation="bad")),
+            'invalid mount config for type "bind": invalid propagation mode: bad',
+        ),
         (Mount(type="nope", target="/b"), 'invalid mount config for type "nope": mount type unknown'),
         (Mount(type="npipe", source="x", target="/b"), 'invalid mount config for type "npipe": mount type unknown'),
     ],
