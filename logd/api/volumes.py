@@ -5,7 +5,6 @@ Source: Docker Engine API 1.47, Volume. A volume is a folder <data-root>/volumes
 
 import asyncio
 import shutil
-import time
 from pathlib import Path
 from typing import Any, Final
 
@@ -21,8 +20,6 @@ LIST_FILTERS: Final = frozenset(("dangling", "driver", "label", "name"))
 PRUNE_FILTERS: Final = frozenset(("all", "label", "label!"))
 LABELS: Final = {"com.docker.volume.anonymous": ""}
 """What dockerd puts on volumes that it named itself."""
-YOUNG_S: Final = 60.0
-"""A volume is made before its container is listed; prune leaves alone what is younger."""
 
 
 def _volumes(call: Call) -> dict[str, dict[str, Any]]:
@@ -45,20 +42,10 @@ def _volumes(call: Call) -> dict[str, dict[str, Any]]:
     return volumes
 
 
-def _users(call: Call) -> dict[str, list[str]]:
-    """Return the ids of the containers that have a volume, by its name."""
-    users: dict[str, list[str]] = {}
-    for container in call.engine.containers():
-        for mount in container.mounts:
-            if mount.type == "volume":
-                users.setdefault(mount.name, []).append(container.id)
-    return users
-
-
 async def list_volumes(call: Call) -> web.Response:
     """GET /volumes."""
     filters = parse_filters(call.text("filters")).only(LIST_FILTERS)
-    users = _users(call)
+    users = call.engine.volume_users()
     dangling = filters.flag("dangling")
     shown = [
         volume
@@ -74,7 +61,7 @@ async def list_volumes(call: Call) -> web.Response:
 async def list_with_sizes(call: Call) -> list[dict[str, Any]]:
     """Return all volumes with what they take on the disk and how many containers have them (for /system/df)."""
     volumes = await asyncio.to_thread(_volumes, call)
-    users = _users(call)
+    users = call.engine.volume_users()
     for name, volume in volumes.items():
         size = await asyncio.to_thread(folder_bytes, Path(volume["Mountpoint"]))
         volume["UsageData"] = {"Size": size, "RefCount": len(users.get(name, ()))}
@@ -96,7 +83,7 @@ async def delete_volume(call: Call) -> web.Response:
         if call.flag("force"):
             return done()
         raise NotFound(f"get {call.name}: no such volume")
-    users = _users(call).get(call.name)
+    users = call.engine.volume_users().get(call.name)
     if users:
         raise Conflict(f"remove {call.name}: volume is in use - [{', '.join(users)}]")
     await asyncio.to_thread(shutil.rmtree, Path(volume["Mountpoint"]).parent)
@@ -108,11 +95,11 @@ async def prune(call: Call) -> web.Response:
     """POST /volumes/prune: remove what no container has."""
     filters = parse_filters(call.text("filters")).only(PRUNE_FILTERS)
     volumes = await asyncio.to_thread(_volumes, call)
-    users = _users(call)
+    users = call.engine.volume_users()
     deleted, reclaimed = [], 0
     for name, volume in volumes.items():
         folder = Path(volume["Mountpoint"]).parent
-        if name not in users and _labels_fit(filters) and time.time() - folder.stat().st_mtime > YOUNG_S:
+        if name not in users and _labels_fit(filters):
             reclaimed += await asyncio.to_thread(folder_bytes, folder)
             await asyncio.to_thread(shutil.rmtree, folder)
             call.parts.events.publish("volume", "destroy", name, {"driver": "local"})

@@ -62,6 +62,10 @@ class Engine:
         """Return the containers of an image: the `InUse` of the image store."""
         return self._world.image_users(image_id)
 
+    def volume_users(self) -> dict[str, list[str]]:
+        """Return the ids of the containers that have a volume, by its name."""
+        return self._world.volume_users()
+
     def get(self, ref: str) -> Container:
         """Return a container; raises NotFound, and InvalidParameter for an ambiguous reference."""
         return self._world.registry.get(ref)

@@ -61,6 +61,15 @@ class World:
         containers = (*self.registry.all(), *self.creating)
         return [ContainerUse(one.id, one.state.running) for one in containers if one.image_id == image_id]
 
+    def volume_users(self) -> dict[str, list[str]]:
+        """Return the ids of the containers that have a volume, by its name; those that are being made count too."""
+        users: dict[str, list[str]] = {}
+        for container in (*self.registry.all(), *self.creating):
+            for mount in container.mounts:
+                if mount.type == "volume":
+                    users.setdefault(mount.name, []).append(container.id)
+        return users
+
     def tell(self, container: Container, action: str, attributes: Mapping[str, str] | None = None) -> None:
         """Publish an event of a container with the attributes that Docker gives each: labels, image, name."""
         named = {**(attributes or {}), **container.spec.labels}

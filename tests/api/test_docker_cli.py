@@ -311,8 +311,6 @@ def test_a_volume_outlives_its_container_until_it_is_removed(docker, shared_busy
     docker("rm", "cli-volume")
     assert docker("volume", "ls", "-q", "-f", "dangling=true").stdout == f"{name}\n"
     assert (shared_busybox.data_root / "volumes" / name / "_data" / "kept").exists()
-    assert docker("volume", "prune", "-f").stdout == "Total reclaimed space: 0B\n"  # it is younger than a minute
-    os.utime(shared_busybox.data_root / "volumes" / name, (0, 0))
     assert name in docker("volume", "prune", "-f").stdout
     assert docker("volume", "ls", "-q").stdout == ""
     gone = docker("volume", "rm", name, check=False)
