@@ -4,6 +4,7 @@ import os
 from collections.abc import Iterable, Iterator
 from typing import Final
 
+from logd.logstore.claims import Claim, read_claims
 from logd.logstore.inventory import Closed, closed_segments
 from logd.logstore.options import StoreOptions, reserve_bytes
 from logd.logstore.segment import file_names
@@ -24,12 +25,36 @@ class Retention:
         self._options = options
         self._totals = TotalsFile(folder, COUNTS_MODE)
         self.closed = closed_segments(folder, open_number)
+        self.is_claimed = False
+        """Whether a segment that was due to go is kept for a driver that has not delivered it yet."""
+        self.is_blocked = False
+        """Whether the container has to wait for a driver: mode=blocking, and its budget is spent."""
 
-    def enforce(self, now_ns: int, protected: tuple[int, int] | None) -> None:
-        """Remove closed segments that the store's and the host's bounds no longer allow."""
-        for segment in list(expired(self.closed, self._options, now_ns, protected)):
+    def enforce(self, now_ns: int, protected: tuple[int, int] | None, ends: tuple[int, int]) -> None:
+        """Remove closed segments that the store's and the host's bounds no longer allow; `ends` of the streams."""
+        self.is_claimed = self.is_blocked = False
+        due = list(expired(self.closed, self._options, now_ns, protected))
+        claims = read_claims(self._folder) if due else []
+        for segment in due:
+            if self._is_claimed(segment, claims, ends):
+                self.is_claimed = True
+                break
             self._remove(segment)
         self.free(host_excess(self._folder, self._options), protected)
+
+    def _is_claimed(self, segment: Closed, claims: Iterable[Claim], ends: tuple[int, int]) -> bool:
+        """Tell whether a driver that is within its budget has not delivered all of the oldest segment yet."""
+        held = False
+        for claim in claims:
+            if not is_protected(segment, claim.positions):
+                continue
+            begins = zip(claim.positions, segment.begins, strict=True)
+            waiting = sum(end - max(pair) for end, pair in zip(ends, begins, strict=True))
+            if waiting <= claim.budget:
+                held = True
+            elif claim.is_blocking:
+                held = self.is_blocked = True
+        return held
 
     def free(self, excess: int, protected: tuple[int, int] | None) -> bool:
         """Remove closed segments, oldest first, until that many bytes are free; true if there were enough."""

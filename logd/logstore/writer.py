@@ -324,7 +324,7 @@ class StoreWriter:
 
     def enforce(self) -> None:
         """Remove closed segments that the store's and the host's bounds no longer allow."""
-        self.retention.enforce(time.time_ns(), self.protected)
+        self.retention.enforce(time.time_ns(), self.protected, (self.ends[STDOUT], self.ends[STDERR]))
 
     def _look_at_host(self) -> None:
         missing = missing_reserve(self.folder, self.options)

@@ -11,6 +11,7 @@ FORBIDDEN |= {"tempfile", "threading", "traceback", "pathlib", "dataclasses", "m
 LOGD = {
     "logd.record",
     "logd.logstore.ballast",
+    "logd.logstore.claims",
     "logd.logstore.inventory",
     "logd.logstore.opening",
     "logd.logstore.options",
