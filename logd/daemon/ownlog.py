@@ -14,13 +14,13 @@ import queue
 import re
 import sys
 import time
-import traceback
 from collections.abc import Callable
-from typing import Any, Final
+from typing import Final
 
 from systemd import journal
 
 from logd import units
+from logd.logfields import fields_of
 
 JOURNALD_SOCKET: Final = "/run/systemd/journal/socket"
 SYSLOG_SOCKET: Final = "/dev/log"
@@ -39,18 +39,8 @@ LEVELS: Final = {
 _LEVEL_NAMES: Final = {number: name for name, number in LEVELS.items()}
 _PRIORITIES: Final = {logging.DEBUG: 7, logging.INFO: 6, logging.WARNING: 4, logging.ERROR: 3, logging.CRITICAL: 2}
 """syslog(3)."""
-_STANDARD: Final = frozenset(logging.makeLogRecord({}).__dict__) | {"message", "asctime", "taskName"}
 _BARE: Final = re.compile(r"[A-Za-z0-9._/:@+,-]+", re.ASCII)
 _ESCAPES: Final = {'"': '\\"', "\\": "\\\\", "\n": "\\n", "\t": "\\t", "\r": "\\r"}
-
-
-def fields_of(record: logging.LogRecord) -> dict[str, Any]:
-    """Return what `extra` gave the record, and its exception."""
-    found = {name: value for name, value in record.__dict__.items() if name not in _STANDARD}
-    if record.exc_info and record.exc_info[0]:
-        found["error"] = "".join(traceback.format_exception_only(*record.exc_info[:2])).strip()
-        found["traceback"] = logging.Formatter().formatException(record.exc_info)
-    return found
 
 
 def quoted(value: object) -> str:

@@ -26,9 +26,9 @@ def become_subreaper() -> None:
         raise OSError(number, os.strerror(number))
 
 
-def die_with_parent(parent: int) -> None:
-    """End this process, by SIGKILL, as soon as its parent (pid `parent`) has ended."""
-    _prctl(PR_SET_PDEATHSIG, SIGKILL, 0, 0, 0)
+def die_with_parent(parent: int, number: int = SIGKILL) -> None:
+    """Have this process sent SIGKILL, or another signal, as soon as its parent (pid `parent`) has ended."""
+    _prctl(PR_SET_PDEATHSIG, number, 0, 0, 0)
     if os.getppid() != parent:  # it was quicker
         os._exit(1)
 
