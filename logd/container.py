@@ -13,6 +13,7 @@ from typing import Any, Final, Literal
 
 import msgspec
 
+from logd.batch import ContainerInfo
 from logd.errors import LogdError, NotFound
 from logd.spec import ContainerSpec, HostConfig
 
@@ -197,6 +198,21 @@ class Container:
     def volumes(self) -> dict[str, Path]:
         """The content folders of the volumes that were made for it and may go with it, by their place in it."""
         return {mount.destination: Path(mount.source) for mount in self.mounts if mount.type == "volume"}
+
+    def info(self) -> ContainerInfo:
+        """Return what a log driver is told of it."""
+        return ContainerInfo(
+            id=self.id,
+            name=self.name,
+            image_id=self.image_id,
+            image_name=self.image_ref,
+            entrypoint=self.path,
+            args=tuple(self.args),
+            created_ns=self.created_ns,
+            env=tuple(self.spec.env),
+            labels=dict(self.spec.labels),
+            folder=str(self.dir),
+        )
 
     def record(self) -> Record:
         """Return what container.json has to hold now."""

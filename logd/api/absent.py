@@ -43,7 +43,6 @@ UNSUPPORTED: Final = {
         ("POST", "/containers/{name}/unpause"),
     ),
     "container statistics are not supported": (("GET", "/containers/{name}/stats"),),
-    "changing a container's limits is not supported: create it anew": (("POST", "/containers/{name}/update"),),
     "saving images is not supported": (("GET", "/images/get"), ("GET", "/images/{name:slashes}/get")),
     "registries are not supported: use `docker load` or `docker import`": (
         ("POST", "/auth"),

@@ -18,6 +18,7 @@ from logd.api import (
     attach,
     containers,
     create,
+    drivers,
     events,
     images,
     lifecycle,
@@ -197,6 +198,7 @@ def make_app(
         volumes,
         events,
         runs,
+        drivers,
         stores,
         absent,
     )

@@ -178,8 +178,10 @@ async def inspect_container(call: Call) -> web.Response:
     """GET /containers/{name}/json."""
     container = call.engine.get(call.name)
     if call.flag("size"):
-        return answer(await asyncio.to_thread(call.engine.inspect, container, size=True))
-    return answer(call.engine.inspect(container))
+        shown = await asyncio.to_thread(call.engine.inspect, container, size=True)
+    else:
+        shown = call.engine.inspect(container)
+    return answer(shown | {"Logd": {"Drivers": await call.engine.deliveries(container.id)}})
 
 
 async def top(call: Call) -> web.Response:

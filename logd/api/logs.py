@@ -13,6 +13,7 @@ from logd.api.call import Call, Route, Version
 from logd.api.details import details
 from logd.api.lineframes import LineEncoder, describe_gap, details_prefix
 from logd.api.logstream import BUDGET, LogStream
+from logd.engine.logopts import logging_of
 from logd.errors import Conflict, InvalidParameter, Unsupported
 from logd.logstore.selection import Selection
 from logd.record import Gap
@@ -66,7 +67,7 @@ def readable(call: Call) -> "Container":
     container = call.engine.get(call.name)
     if container.state.removing or container.state.dead:
         raise Conflict("can not get logs from container which is dead or marked for removal")
-    if container.host.log_config.type == "none":
+    if not logging_of(container.host.log_config).is_readable:
         raise Unsupported("configured logging driver does not support reading")
     return container
 

@@ -43,7 +43,8 @@ async def status(call: Call) -> web.Response:
         "runs": container.run,
         "ended": container.log_ended.is_set(),
     }
-    return answer(shown | await _in_thread(call, lambda: store_status(str(container.log_dir))))
+    shown |= await _in_thread(call, lambda: store_status(str(container.log_dir)))
+    return answer(shown | {"drivers": await call.engine.deliveries(container.id)})
 
 
 def store_status(folder: str) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""`logd log status|clear|du|fsck`: what is known of the logs, and what can be done to them. `logs` only reads."""
+"""`logd log …`: what is known of the logs, and what can be done to them. `logs` only reads."""
 
 import sys
 from collections.abc import Sequence
@@ -10,6 +10,7 @@ from logd.cli.client import Client, quote
 from logd.cli.command import Command, Group
 from logd.cli.completion import CONTAINER
 from logd.cli.container_commands import SHORT_ID, each
+from logd.cli.driver_commands import driver, print_drivers
 from logd.cli.tables import print_fields, print_json, print_json_lines, print_table
 from logd.errors import LogdError
 from logd.units import format_size
@@ -21,6 +22,9 @@ CONTAINERS = click.argument("containers", nargs=-1, required=True, type=CONTAINE
 @click.group(cls=Group)
 def log() -> None:
     """Look after containers' logs: state, clearing, disk use, checks."""
+
+
+log.add_command(driver)
 
 
 @log.command(cls=Command, examples=("logd log status web", "logd log status --format json web | jq ."))
@@ -99,6 +103,8 @@ def print_status(state: dict[str, Any]) -> None:
     )
     titles = ("STREAM", "PRINTED", "KEPT", "EXPIRED", "CLEARED", "LOST")
     print_table(titles, [_stream_row(name, stream) for name, stream in state["streams"].items()])
+    if state["drivers"]:
+        print_drivers(state["drivers"])
     if state["gaps"]:
         rows = [
             (gap["time"], gap["stream"], str(gap["position"]), _length(gap), gap["reason"]) for gap in state["gaps"]

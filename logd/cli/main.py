@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 import click
 
-from logd.cli import container_commands, image_commands, log_commands, run_command, system_commands
+from logd.cli import container_commands, driver_commands, image_commands, log_commands, run_command, system_commands
 from logd.cli.client import DEFAULT_HOST, Client
 from logd.cli.command import Command, Group
 from logd.cli.completion import completion
@@ -76,6 +76,7 @@ for _command in (
     image_commands.import_,
     image_commands.load,
     log_commands.log,
+    driver_commands.plugins,
     system_commands.version,
     system_commands.info,
     completion,

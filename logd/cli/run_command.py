@@ -96,7 +96,7 @@ def create_request(image: str, command: Sequence[str], options: dict[str, Any]) 
         "ReadonlyRootfs": options["read_only"],
         "Binds": list(options["volume"]),
         "Tmpfs": dict(_split(word, ":") for word in options["tmpfs"]),
-        "LogConfig": {"Type": options["log_driver"] or "", "Config": _pairs("--log-opt", options["log_opt"])},
+        "LogConfig": {"Type": options["log_driver"] or "", "Config": pairs("--log-opt", options["log_opt"])},
     }
     if options["init"]:
         host["Init"] = True
@@ -216,7 +216,8 @@ def _split(word: str, separator: str) -> tuple[str, str]:
     return key, value
 
 
-def _pairs(name: str, words: Iterable[str]) -> dict[str, str]:
+def pairs(name: str, words: Iterable[str]) -> dict[str, str]:
+    """Return what options `KEY=VALUE` say; `name` is the option's, for the message."""
     for word in words:
         if "=" not in word:
             raise InvalidParameter(f"{name}: invalid value {word!r} (write key=value)")

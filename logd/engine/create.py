@@ -53,6 +53,7 @@ async def create(
     world.creating.add(container)
     try:
         await asyncio.to_thread(_make_folders, container, world.images.layers(image), mounts)
+        await asyncio.to_thread(world.deliveries.prepare, container)
         await world.writer.saved(container)
     except BaseException as error:
         container.removed = True

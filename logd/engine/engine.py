@@ -7,10 +7,14 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final, get_args
 
+import msgspec
+
+from logd import plugins
 from logd.config import DaemonConfig
 from logd.container import Condition, Container
 from logd.engine import create, inspect, top
 from logd.engine.attach import Attachment, Positions
+from logd.engine.deliveries import NOW, Deliveries
 from logd.engine.lifecycle import Lifecycle
 from logd.engine.logopts import max_line_bytes
 from logd.engine.names import check_name
@@ -20,12 +24,13 @@ from logd.engine.sealing import seal_in_idle_time
 from logd.engine.world import World
 from logd.errors import Conflict, InvalidParameter, LogdError
 from logd.events import EventBus
+from logd.forward.supervision import Forwarding
 from logd.images.image import ContainerUse
 from logd.images.store import ImageStore
 from logd.logstore.follow import Watcher
 from logd.runtime import cgroup
 from logd.runtime.supervisor import Supervisor
-from logd.spec import ContainerSpec, HostConfig
+from logd.spec import ContainerSpec, HostConfig, LogConfig
 
 log = logging.getLogger(__name__)
 
@@ -42,7 +47,8 @@ class Engine:
     def __init__(
         self, config: DaemonConfig, images: ImageStore, supervisor: Supervisor, events: EventBus, watcher: Watcher
     ) -> None:
-        self._world = World(config, images, supervisor, events, watcher)
+        deliveries = Deliveries(Forwarding(plugins.load()))
+        self._world = World(config, images, supervisor, events, watcher, deliveries)
         self._removal = Removal(self._world)
         self._lifecycle = Lifecycle(self._world, self._removal.auto_remove)
         self._removal.lifecycle = self._lifecycle
@@ -56,6 +62,7 @@ class Engine:
         """Finish writing; containers and their standard input stay as they are. Attachments end."""
         self._world.closing = True
         await self._world.tasks.finish(SHUTDOWN_WAIT_S)
+        await self._world.deliveries.close()
         self._world.writer.close()
 
     def image_users(self, image_id: str) -> list[ContainerUse]:
@@ -205,6 +212,42 @@ class Engine:
         with contextlib.suppress(LogdError):
             return self._world.images.resolve(container.image_ref).id == container.image_id
         return False
+
+    async def change_logging(self, ref: str, new: LogConfig, begin: str = NOW, *, drain: bool = True) -> None:
+        """Change a container's log drivers and log-opts (checked) while it runs, or not.
+
+        Drivers that are new begin at `begin`: see Deliveries.change. Those that go first deliver what there is now,
+        unless `drain` is false. Its caller may go away; then they are not drained.
+        """
+        container = self.get(ref)
+        if container.removed or container.state.removing:
+            raise Conflict(f"container {ref} is marked for removal and cannot be changed")
+        deliveries = self._world.deliveries
+        await deliveries.check_begin(container, begin)
+        if drain:
+            await deliveries.drain(container, deliveries.leaving(container, new))
+        await asyncio.shield(asyncio.ensure_future(self._change_logging(container, new, begin)))
+
+    async def _change_logging(self, container: Container, new: LogConfig, begin: str) -> None:
+        async with container.lock:
+            if container.removed:
+                raise Conflict(f"container {container.id} is removed")
+            await self._world.deliveries.change(container, new, begin)
+            container.host = msgspec.structs.replace(container.host, log_config=new)
+            await self._world.writer.saved(container)
+            if container.state.running:
+                self._world.deliveries.begin(container)
+            else:
+                await asyncio.to_thread(self._world.deliveries.resume, container)
+            self._world.tell(container, "update")
+
+    async def deliveries(self, ref: str) -> list[dict[str, Any]]:
+        """Return how each log driver of a container fares: see Deliveries.status."""
+        return await self._world.deliveries.status(self.get(ref))
+
+    def forwarders(self) -> list[dict[str, Any]]:
+        """Return the processes that run log drivers."""
+        return self._world.deliveries.forwarders()
 
     def max_line_bytes(self, container: Container) -> int:
         """Return beyond how many bytes a line of this container's log is given out in parts."""

@@ -10,6 +10,7 @@ from typing import Any, Final
 import msgspec
 
 from logd.container import Container, State
+from logd.engine.logopts import logging_of
 from logd.spec import to_docker
 from logd.units import NS, ZERO_TIME, format_time_short
 
@@ -110,7 +111,7 @@ def inspect(container: Container, lower: list[str]) -> dict[str, Any]:
         "ResolvConfPath": str(container.dir / "resolv.conf"),
         "HostnamePath": str(container.dir / "hostname"),
         "HostsPath": str(container.dir / "hosts"),
-        "LogPath": "",
+        "LogPath": log_path(container),
         "Name": f"/{container.name}",
         "RestartCount": container.restart_count,
         "Driver": STORAGE_DRIVER,
@@ -134,6 +135,12 @@ def inspect(container: Container, lower: list[str]) -> dict[str, Any]:
         "Config": to_docker(container.spec),
         "NetworkSettings": _network_settings(container),
     }
+
+
+def log_path(container: Container) -> str:
+    """Return where json-file's file is, if that driver is on: shippers parse what they find there."""
+    drivers = logging_of(container.host.log_config).drivers
+    return str(container.dir / f"{container.id}-json.log") if "json-file" in drivers else ""
 
 
 def _time(time_ns: int) -> str:

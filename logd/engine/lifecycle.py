@@ -105,6 +105,7 @@ class Lifecycle:
         container.log_ended.clear()
         self._world.writer.save(container)
         self._world.tasks.start(self._watch(container, shim), f"exit of {container.id[:12]}", watches=True)
+        self._world.deliveries.begin(container)
 
     def _prepare(self, container: Container) -> None:
         """Mount the root and write the bundle (blocks)."""
@@ -215,6 +216,7 @@ class Lifecycle:
         world, state = self._world, container.state
         container.log_ended.set()
         end_attachments(container)
+        self._world.deliveries.end(container)
         duration_s = max(0, state.finished_ns - state.started_ns) // NS
         if state.oom_killed:
             world.tell(container, "oom")

@@ -113,17 +113,18 @@ class Removal:
     async def _vanish(self, container: Container, *, volumes: bool) -> None:
         """Make the removal final and delete behind it. On a failure raises LogdError, and the container is "dead"."""
         world = self._world
-        folders = [container.dir]
-        if volumes:
-            folders += [content.parent for content in container.volumes.values()]
         try:
             container.removed = True
-            trash = await asyncio.to_thread(_move_away, folders, world.trash_dir)
+            owes = await asyncio.to_thread(world.deliveries.owes, container)
+            target = (world.draining_dir if owes else world.trash_dir) / container.dir.name
+            await asyncio.to_thread(container.dir.rename, target)
         except OSError as error:
             container.removed, container.state.dead = False, True
             container.tell_waiters(removed=True)
             raise LogdError(f'cannot remove container "/{container.name}": {error}') from error
-        container.dir = trash[0]
+        container.dir = target
+        folders = [content.parent for content in container.volumes.values()] if volumes else []
+        trash = await asyncio.to_thread(_move_away, folders, world.trash_dir)
         world.registry.discard(container)
         end_attachments(container, waiting=True)
         world.tell(container, "destroy")
@@ -138,9 +139,23 @@ class Removal:
             await self.lifecycle.end_lingering(container)
         if container.exec_dir.exists():
             await self.lifecycle.clean_up(container)
-        await container.unread()  # clients that still read get all of it
         for folder in trash:
             await asyncio.to_thread(delete_folder, folder)
+        await container.unread()  # clients that still read get all of it
+        if container.dir.parent == self._world.draining_dir:
+            self._world.tasks.start(self.settle(container), f"delivery of {container.id[:12]}", watches=True)
+        else:
+            await self._delete_rest(container)
+
+    async def settle(self, container: Container) -> None:
+        """Have what a removed container printed delivered, then delete what is left of it."""
+        for folder in (container.upper, container.dir / "work"):
+            await asyncio.to_thread(shutil.rmtree, folder, ignore_errors=True)
+        await self._delete_rest(container)
+
+    async def _delete_rest(self, container: Container) -> None:
+        await self._world.deliveries.settle(container)
+        await asyncio.to_thread(delete_folder, container.dir)
         await asyncio.to_thread(self._world.images.collect, self._world.image_users)
 
 
@@ -153,17 +168,11 @@ def _check_stopped(container: Container, force: bool) -> None:
 
 
 def _move_away(folders: Sequence[Path], trash_dir: Path) -> list[Path]:
-    """Rename folders into the trash; those that are gone already are passed over, but for the first."""
-    moved: list[Path] = []
+    """Rename folders into the trash; those that are gone already are passed over."""
+    moved = []
     for folder in folders:
-        target = trash_dir / folder.name
-        try:
-            folder.rename(target)
-        except FileNotFoundError:
-            if not moved:
-                raise
-            continue
-        moved.append(target)
+        with contextlib.suppress(FileNotFoundError):
+            moved.append(folder.rename(trash_dir / folder.name))
     return moved
 
 

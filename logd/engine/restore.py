@@ -54,6 +54,8 @@ class Restore:
         await asyncio.gather(*(self._find(container, places) for container in containers))
         await self._clear_strays({container.id for container in containers})
         self._world.tasks.start(self._empty_trash(), "deletion of the trash")
+        for container in await asyncio.to_thread(self._read_draining):
+            self._world.tasks.start(self._removal.settle(container), f"delivery of {container.id[:12]}", watches=True)
 
     def _read_all(self) -> list[Container]:
         """Read all folders (blocks)."""
@@ -67,6 +69,17 @@ class Restore:
                 folder.rename(_free_name(world.trash_dir / folder.name))
             except (UnreadableRecord, OSError) as error:
                 log.error("a container is left out: %s", error)  # noqa: TRY400 - the reason is enough
+        return containers
+
+    def _read_draining(self) -> list[Container]:
+        """Read the removed containers whose output is still to be delivered (blocks)."""
+        world = self._world
+        containers = []
+        for folder in sorted(world.draining_dir.iterdir()):
+            try:
+                containers.append(Container(read_record(folder), folder, world.exec_dir / folder.name))
+            except (FileNotFoundError, UnreadableRecord, OSError) as error:
+                log.error("what a removed container printed is left alone: %s", error)  # noqa: TRY400
         return containers
 
     def _register(self, container: Container) -> None:
@@ -90,6 +103,7 @@ class Restore:
         has_exec_dir = await asyncio.to_thread(container.exec_dir.exists)
         container.ended_positions = await asyncio.to_thread(end_positions, str(container.log_dir))
         if not (state.running or state.starting_ns or has_exec_dir):
+            await asyncio.to_thread(self._world.deliveries.resume, container)
             await self._after_end(container)
             return
         shim = await self._world.supervisor.adopt(container.id, self._lifecycle.launch_of(container))
@@ -207,6 +221,7 @@ def _make_folders(world: World) -> None:
         (world.containers_dir, 0o710),
         (world.volumes_dir, 0o701),
         (world.trash_dir, 0o700),
+        (world.draining_dir, 0o710),
         (world.exec_dir, 0o710),
     ):
         folder.mkdir(parents=True, exist_ok=True)

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from logd.config import DaemonConfig
 from logd.container import Container
+from logd.engine.deliveries import Deliveries
 from logd.engine.names import Registry
 from logd.engine.saving import StateWriter
 from logd.engine.tasks import Tasks
@@ -25,6 +26,7 @@ class World:
     supervisor: Supervisor
     events: EventBus
     watcher: Watcher
+    deliveries: Deliveries
     registry: Registry = field(default_factory=Registry)
     tasks: Tasks = field(default_factory=Tasks)
     creating: set[Container] = field(default_factory=set)
@@ -50,6 +52,11 @@ class World:
     def trash_dir(self) -> Path:
         """Where folders wait for their deletion."""
         return self.config.data_root / "trash"
+
+    @property
+    def draining_dir(self) -> Path:
+        """Where what removed containers printed waits for its delivery."""
+        return self.config.data_root / "draining"
 
     @property
     def exec_dir(self) -> Path:

@@ -1,0 +1,125 @@
+"""`logd log driver ls|set|add|remove` and `logd plugins`: where a container's output is delivered, while it runs."""
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import click
+
+from logd.cli.client import Client, quote
+from logd.cli.command import Command
+from logd.cli.completion import CONTAINER
+from logd.cli.run_command import pairs
+from logd.cli.tables import print_json, print_table
+from logd.units import format_size
+
+FORMAT = click.option("--format", "form", type=click.Choice(["table", "json"]), default="table", show_default=True)
+LOG_OPT = click.option("--log-opt", multiple=True, metavar="KEY=VALUE", help="Option of the driver. Can be repeated.")
+FROM = click.option(
+    "--from",
+    "begin",
+    default="now",
+    show_default=True,
+    metavar="now|start|cursor:NAME",
+    help="Where a driver that is new begins.",
+)
+DROP = click.option("--drop", is_flag=True, help="Don't wait until a driver that goes has delivered what there is.")
+ONE = click.argument("container", type=CONTAINER)
+
+
+@click.group()
+def driver() -> None:
+    """Show and change where a container's output is delivered, while it runs."""
+
+
+@driver.command("ls", cls=Command, examples=("logd log driver ls web",))
+@FORMAT
+@ONE
+@click.pass_obj
+def list_drivers(client: Client, *, form: str, container: str) -> None:
+    """Show a container's log drivers, how far they have come, and what ails them."""
+    drivers = client.json("GET", f"/logd/containers/{quote(container)}/drivers")
+    if form == "json":
+        print_json(drivers)
+    else:
+        print_drivers(drivers)
+
+
+@driver.command(
+    "set", cls=Command, examples=("logd log driver set web syslog --log-opt syslog-address=udp://logs:514",)
+)
+@LOG_OPT
+@FROM
+@DROP
+@ONE
+@click.argument("drivers", metavar="DRIVER[,NAME=DRIVER...]")
+@click.pass_obj
+def set_drivers(
+    client: Client, *, container: str, drivers: str, log_opt: Sequence[str], begin: str, drop: bool
+) -> None:
+    """Replace all log drivers of a container, and their options."""
+    body = {"Type": drivers, "Config": pairs("--log-opt", log_opt)}
+    _change(client, "PUT", container, "", body, begin=begin, drop=drop)
+
+
+@driver.command(
+    "add", cls=Command, examples=("logd log driver add web audit=fluentd --log-opt fluentd-address=logs --from start",)
+)
+@LOG_OPT
+@FROM
+@ONE
+@click.argument("driver_name", metavar="[NAME=]DRIVER")
+@click.pass_obj
+def add_driver(client: Client, *, container: str, driver_name: str, log_opt: Sequence[str], begin: str) -> None:
+    """Deliver to one destination more; the others go on."""
+    body = {"Driver": driver_name, "Config": pairs("--log-opt", log_opt)}
+    _change(client, "POST", container, "", body, begin=begin, drop=False)
+
+
+@driver.command("remove", cls=Command, examples=("logd log driver remove web audit",))
+@DROP
+@ONE
+@click.argument("name")
+@click.pass_obj
+def remove_driver(client: Client, *, container: str, name: str, drop: bool) -> None:
+    """Deliver to one destination less, after it has got what there is now."""
+    _change(client, "DELETE", container, f"/{quote(name)}", None, begin="now", drop=drop)
+
+
+@click.command(cls=Command, examples=("logd plugins", "logd plugins --format json"))
+@FORMAT
+@click.pass_obj
+def plugins(client: Client, *, form: str) -> None:
+    """Show log drivers and line processors, the plugins they come from, and those that are broken."""
+    found = client.json("GET", "/logd/plugins")
+    if form == "json":
+        print_json(found)
+        return
+    rows = [(one["name"], "log driver", one["plugin"], "") for one in found["drivers"]]
+    rows += [(name, "line processor", "", "") for name in found["processors"]]
+    rows += [(one["plugin"], "broken", "", one["reason"]) for one in found["broken"]]
+    print_table(("NAME", "KIND", "PLUGIN", "REASON"), rows)
+    if found["forwarders"]:
+        titles = ("FORWARDER", "STATE", "PID", "RESTARTS", "DELIVERIES", "ERROR")
+        keys = ("plugin", "state", "pid", "restarts", "routes", "error")
+        print_table(titles, [tuple(str(one[key]) for key in keys) for one in found["forwarders"]])
+
+
+def print_drivers(drivers: Sequence[Mapping[str, Any]]) -> None:
+    """Print a line for each of a container's drivers."""
+    titles = ("NAME", "DRIVER", "STATE", "DELIVERED", "UNCONFIRMED", "WAITING", "DROPPED", "RETRIES", "OFF BY", "ERROR")
+    print_table(titles, [_row(one) for one in drivers])
+
+
+def _row(one: Mapping[str, Any]) -> Sequence[str]:
+    size: Callable[[str], str] = lambda key: format_size(one.get(key, 0))  # noqa: E731
+    dropped = ", ".join(f"{format_size(count)} {reason}" for reason, count in one.get("dropped", {}).items()) or "0B"
+    state = one["state"] if one["forwarder"] in {"running", "none"} else one["forwarder"]
+    numbers = (size("delivered"), size("unconfirmed"), size("buffered"), dropped, str(one.get("retries", 0)))
+    return (one["name"], one["driver"], state, *numbers, str(one.get("difference", 0)), one["error"])
+
+
+def _change(
+    client: Client, method: str, container: str, rest: str, body: dict[str, Any] | None, *, begin: str, drop: bool
+) -> None:
+    query: dict[str, str | int | bool | list[str] | None] = {"from": begin, "drain": not drop}
+    client.request(method, f"/logd/containers/{quote(container)}/drivers{rest}", query, json_body=body).close()

@@ -1,0 +1,47 @@
+"""Daemons that have the plugin `probe` installed, whose driver writes lines to a file and misbehaves when told to."""
+
+import json
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from probing import PLUGIN, Probe
+
+
+@pytest.fixture
+def probe(tmp_path: Path) -> Callable[[str], Probe]:
+    return lambda name="probe": Probe(tmp_path, name)
+
+
+@pytest.fixture
+def forwarding(make_daemon: Callable[..., Any], busybox_tar: bytes, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
+    """A daemon with the plugin and busybox."""
+    monkeypatch.setenv("PYTHONPATH", str(PLUGIN))
+    daemon = make_daemon().start()
+    daemon.docker("import", "--change", 'CMD ["sh"]', "-", "busybox:latest", stdin=busybox_tar, text=False)
+    yield daemon
+    daemon.docker("rm", "-f", *daemon.docker("ps", "-aq").stdout.split(), check=False)
+
+
+@pytest.fixture
+def run(forwarding: Any) -> Callable[..., str]:
+    """Start a container in the background with a shell script; returns its id."""
+
+    def start(script: str, *options: str) -> str:
+        return forwarding.docker(
+            "run", "-d", "--network", "none", *options, "busybox", "sh", "-c", script
+        ).stdout.strip()
+
+    return start
+
+
+@pytest.fixture
+def drivers(forwarding: Any) -> Callable[[str], dict[str, Any]]:
+    """Return a container's drivers by name, as the daemon shows them."""
+
+    def show(container: str) -> dict[str, Any]:
+        shown = json.loads(forwarding.logd("log", "driver", "ls", "--format", "json", container).stdout)
+        return {one["name"]: one for one in shown}
+
+    return show

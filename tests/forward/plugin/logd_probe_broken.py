@@ -1,0 +1,3 @@
+"""A plugin that can't be loaded."""
+
+raise RuntimeError("this plugin was never finished")
