@@ -74,9 +74,10 @@ def failure(exec_dir: str, verb: str, status: int) -> tuple[str, int]:
     """Return (message, Docker's exit code) for a runtime command that ended with this wait status."""
     message = _last_error(os.path.join(exec_dir, LOG_NAME)) or f"runtime {verb} ended with status {status}"
     text = f"failed to create task for container: OCI runtime {verb} failed: {message}"
-    if "executable file not found" in message or "no such file or directory" in message:
+    words = message.lower()  # crun writes capitals
+    if "executable file not found" in words or "no such file or directory" in words:
         return text, NOT_FOUND_EXIT
-    if "permission denied" in message or "is a directory" in message:
+    if "permission denied" in words or "is a directory" in words:
         return text, NOT_EXECUTABLE_EXIT
     return text, RUNTIME_FAILED_EXIT
 
