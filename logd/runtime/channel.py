@@ -50,6 +50,7 @@ class Channel:
         try:
             send(self._connection, {"op": operation, "seq": number, **fields}, handed)
         except OSError as error:
+            self._readable()  # what the other side said last
             self.close()
             raise ChannelClosed from error
         self._questions[number] = answer

@@ -210,8 +210,8 @@ class Keeper:
                 return
 
     def _shim_died(self, watched: Watched) -> None:
-        if watched.released or not watched.container:
-            self._forget(watched)  # done, or nothing that could be kept was made yet
+        if watched.released or not watched.container or not os.path.exists(watched.launch.exec_dir):
+            self._forget(watched)  # done, or nothing that could be kept was made yet, or the container was removed
             return
         if self.watched.get(watched.launch.container_id) is not watched:
             return

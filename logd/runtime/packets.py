@@ -23,11 +23,14 @@ def send(connection: SocketType, raw: bytes, descriptors: Sequence[int] = ()) ->
 
 
 def receive(connection: SocketType, max_bytes: int = MAX_BYTES) -> tuple[bytes, list[int]]:
-    """Receive a packet and its descriptors (close-on-exec, the caller's to close); b"" at the connection's end."""
+    """Receive a packet and its descriptors (close-on-exec, the caller's to close); b"" at the connection's end.
+
+    A peer that ends with a packet of ours unread is told of first, once, as a reset; what it sent before lies behind.
+    """
     try:
         raw, ancillary, _, _ = connection.recvmsg(max_bytes, ROOM, MSG_CMSG_CLOEXEC)
     except ConnectionResetError:
-        return b"", []
+        raw, ancillary, _, _ = connection.recvmsg(max_bytes, ROOM, MSG_CMSG_CLOEXEC)
     if not ancillary:
         return raw, []
     descriptors = array("i")
