@@ -42,6 +42,7 @@ SHRINK: Final = 4
 GROW_AFTER_S: Final = 60.0
 WINDOW: Final = 4
 """So many chunks of a batch may be unacknowledged."""
+TELL_EVERY_S: Final = 60.0
 GZIP_LEVEL: Final = 6
 
 
@@ -206,8 +207,11 @@ class FluentdDriver(LogDriver[FluentdOptions]):
         self._connecting = asyncio.Lock()
         self._connection: ForwardConnection | None = None
         self._open: set[ForwardConnection] = set()
+        self._closes = 0
         self._first = 0
         """Which of the addresses is tried first."""
+        self._serving = options.fluentd_address[0]
+        self._tell_at = 0.0
         self._chunk_bytes = CHUNK_BYTES
         self._grow_at = 0.0
         self._failed_in_a_row = 0
@@ -247,6 +251,7 @@ class FluentdDriver(LogDriver[FluentdOptions]):
 
     async def close(self) -> None:
         """Close all connections; a send that is under way fails."""
+        self._closes += 1
         connections, self._open, self._connection = self._open, set(), None
         await asyncio.gather(*(connection.close() for connection in connections))
 
@@ -286,10 +291,8 @@ class FluentdDriver(LogDriver[FluentdOptions]):
             return
         connection.blamed = True
         self._failed_in_a_row += 1
-        if len(self.options.fluentd_address) > 1:
-            self._first = (self.options.fluentd_address.index(connection.address) + 1) % len(
-                self.options.fluentd_address
-            )
+        addresses = self.options.fluentd_address
+        self._first = (addresses.index(connection.address) + 1) % len(addresses)
         if self._failed_in_a_row > 1:  # the first time the same chunks go again: the server may know their ids
             self._size_chunks(self._chunk_bytes // SHRINK)
 
@@ -316,8 +319,13 @@ class FluentdDriver(LogDriver[FluentdOptions]):
         elif connection is not None and not connection.lost:
             return connection
         self._open = {one for one in self._open if not one.closed.is_set()}
-        self._connection = connection = await self._connect()
+        closes, self._connection = self._closes, None
+        connection = await self._connect()
+        if closes != self._closes:
+            await connection.close()
+            raise ConnectionAbortedError(f"{connection.address}: closed while it was being connected to")
         self._open.add(connection)
+        self._connection = connection
         return connection
 
     async def _connect(self) -> ForwardConnection:
@@ -339,11 +347,18 @@ class FluentdDriver(LogDriver[FluentdOptions]):
                 cause, words = error, str(error)
                 failures.append(words if words.startswith(str(address)) else f"{address}: {words}")
                 continue
-            if number != self._first:
-                log.warning("%s takes over: %s", address, "; ".join(failures))
-                self._first = number
+            self._first = number
+            self._tell_of(address, failures)
             return connection
         raise ConnectionError("; ".join(failures)) from cause
+
+    def _tell_of(self, address: Address, failures: list[str]) -> None:
+        """Write to the log when another server serves than before, not too often."""
+        now = asyncio.get_running_loop().time()
+        if address != self._serving and now >= self._tell_at:
+            self._tell_at = now + TELL_EVERY_S
+            log.warning("%s takes over from %s: %s", address, self._serving, "; ".join(failures) or "it has failed")
+        self._serving = address
 
     def _tls(self) -> ssl.SSLContext:
         """Read the files, each time anew: certificates are renewed."""

@@ -78,9 +78,13 @@ class RecordFormat:
         fields: list[dict[str, Any] | None] = group.fields[first:] if group.fields else [None] * len(lines)
         parts = []
         for line, named in zip(lines, fields, strict=False):
-            more = self._extras | _expressible(_not_reserved(named or {})) | partial
-            header = protocol.map_header(_OWN_PAIRS + len(more))
-            prefix = b"".join((head, header, self._own[group.stream], protocol.map_pairs(more), _LOG))
+            more = self._extras | _not_reserved(named or {}) | partial
+            try:
+                pairs = protocol.map_pairs(more)
+            except protocol.PACK_ERRORS:  # numbers of more than 64 bits, very deep nesting; `log` has them
+                more = {name: value for name, value in more.items() if _can_be_packed(value)}
+                pairs = protocol.map_pairs(more)
+            prefix = b"".join((head, protocol.map_header(_OWN_PAIRS + len(more)), self._own[group.stream], pairs, _LOG))
             parts += protocol.entries(prefix, [line])
         return parts
 
@@ -139,21 +143,14 @@ def _chunk(identity: str, parts: list[bytes], size: int, end: int) -> Chunk:
 
 
 def _not_reserved(values: dict[str, Any]) -> dict[str, Any]:
+    if RESERVED.isdisjoint(values):
+        return values
     return {name: value for name, value in values.items() if name not in RESERVED}
-
-
-def _expressible(values: dict[str, Any]) -> dict[str, Any]:
-    """Leave out what msgpack has no form for: numbers of more than 64 bits, very deep nesting. `log` has it all."""
-    try:
-        protocol.pack(values)
-    except (ValueError, OverflowError, TypeError):
-        return {name: value for name, value in values.items() if _can_be_packed(value)}
-    return values
 
 
 def _can_be_packed(value: Any) -> bool:
     try:
         protocol.pack(value)
-    except (ValueError, OverflowError, TypeError):
+    except protocol.PACK_ERRORS:
         return False
     return True

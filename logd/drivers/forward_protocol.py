@@ -42,8 +42,12 @@ class ProtocolError(ConnectionError):
     """The server says what it may not say, or that it does not want us."""
 
 
+PACK_ERRORS: Final = (ValueError, OverflowError, TypeError)
+"""What `pack` raises for a value that msgpack can't express."""
+
+
 def pack(value: Any) -> bytes:
-    """Return a value in msgpack. Raises ValueError, OverflowError or TypeError for what msgpack can't express."""
+    """Return a value in msgpack. Raises one of PACK_ERRORS."""
     packed: bytes = _PACKER.pack(value)
     return packed
 

@@ -787,6 +787,27 @@ async def test_a_close_fails_what_is_on_its_way_and_open_makes_all_well() -> Non
         await driver.send(make_batch([b"x"]))
 
 
+async def test_a_close_while_a_connection_is_being_made_leaves_none() -> None:
+    may_greet, guard = asyncio.Event(), Guard("key")
+
+    async def late(connection: Connection) -> None:
+        await may_greet.wait()
+        await guard(connection)
+
+    async with ForwardPeer(greet=late) as peer:
+        driver = FluentdDriver(parse(fluentd_address=peer.address, fluentd_shared_key="key"))
+        sending = asyncio.create_task(driver.send(make_batch([b"x"])))
+        await peer.until(lambda: len(peer.connections) == 1)
+        await driver.close()
+        may_greet.set()
+        with pytest.raises(ConnectionError, match="closed while"):
+            await sending
+        await open_and_send(driver, [b"x"])
+        assert peer.lines == [b"x"]
+        await peer.until(peer.connections[0].writer.is_closing)
+        await driver.close()
+
+
 async def test_an_open_that_is_cancelled_leaves_no_connection() -> None:
     async def silent(connection: Connection) -> None:
         await asyncio.Event().wait()
