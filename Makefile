@@ -22,6 +22,7 @@ run: setup
 
 test: setup-dev
 	@sh scripts/docker_cli.sh $(CURDIR)/.make/bin
+	@sh scripts/fluent_server.sh $(CURDIR)/.make/npm
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
@@ -43,9 +44,9 @@ setup-dev: packages-dev .make/installed-dev
 packages:
 	@sh scripts/packages.sh
 
-# What the tests need besides: the other init, certificates, a file system in a file.
+# What the tests need besides: the other init, certificates, a file system in a file, and destinations of logs.
 packages-dev:
-	@sh scripts/packages.sh catatonit openssl e2fsprogs
+	@sh scripts/packages.sh catatonit openssl e2fsprogs rsyslog rsyslog-gnutls systemd nodejs npm
 
 $(BIN)/python:
 	$(PYTHON) -m venv .venv

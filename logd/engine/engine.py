@@ -102,7 +102,9 @@ class Engine:
         try:
             await asyncio.shield(asyncio.ensure_future(self._lifecycle.restart(container, signal, timeout)))
         except LogdError as error:
-            raise type(error)(f"Cannot restart container {ref}: {error}") from error
+            wrapped = type(error)(f"Cannot restart container {ref}: {error}")
+            wrapped.status = error.status  # a command that is missing is the request's mistake
+            raise wrapped from error
 
     async def kill(self, ref: str, signal: str = "") -> None:
         """Send a signal, SIGKILL by default. Raises Conflict if the container does not run."""

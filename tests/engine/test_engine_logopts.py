@@ -26,7 +26,7 @@ def test_the_daemons_options_are_not_those_of_another_driver():
 @pytest.mark.parametrize(
     ("driver", "options", "words"),
     [
-        ("fluxcapacitor", {}, "logger: no log driver named 'fluxcapacitor' is registered"),
+        ("fluxcapacitor", {}, 'error looking up logging plugin fluxcapacitor: plugin "fluxcapacitor" not found'),
         ("local", {"mode": "sometimes"}, "logger: logging mode not supported: sometimes"),
         (
             "local",

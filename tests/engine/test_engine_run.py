@@ -116,7 +116,7 @@ async def test_a_refused_creation_leaves_no_name_and_no_folder(home):
         await driver.create("true", name="web")
         with pytest.raises(Conflict, match='The container name "/web" is already in use by container'):
             await driver.create("true", name="web")
-        with pytest.raises(InvalidParameter, match="no log driver named 'x' is registered"):
+        with pytest.raises(InvalidParameter, match='plugin "x" not found'):
             await driver.create("true", name="other", host=HostConfig(log_config=LogConfig(type="x")))
         await driver.create("true", name="other")
         assert len(os.listdir(home.config.data_root / "containers")) == 2

@@ -243,7 +243,7 @@ def test_a_plugin_that_is_broken_is_named_and_the_others_work(forwarding: Any) -
         (["--log-driver", "probe"], "probe-file is a required parameter of the probe log driver"),
         (["--log-driver", "probe,x=probe"], "probe-file is a required parameter of the probe log driver"),
         (["--log-driver", "probe", "--log-opt", "probe-fiel=x"], "unknown log opt 'probe-fiel' for probe log driver"),
-        (["--log-driver", "nix"], "logger: no log driver named 'nix' is registered"),
+        (["--log-driver", "nix"], 'error looking up logging plugin nix: plugin "nix" not found'),
         (
             ["--log-driver", "local", "--log-opt", "probe:probe-file=x"],
             "log opt 'probe:probe-file': no driver is named 'probe'",
