@@ -133,22 +133,25 @@ def _podmans_replaced() -> list[dict[str, Any]]:
 def _clone_rules(loose: set[str]) -> list[dict[str, Any]]:
     """Allow processes, but no new namespaces; clone3's flags can't be seen, so libc has to fall back on clone."""
     no_admin = ["CAP_SYS_ADMIN"]
-    plain = {"value": NEW_NAMESPACES, "valueTwo": 0, "op": "SCMP_CMP_MASKED_EQ"}
     s390 = ["s390", "s390x"]  # there the flags are the second argument
-    clone = [
-        {"action": ALLOW, "args": [{"index": 0, **plain}], "excludes": {"caps": no_admin, "arches": s390}},
-        {
-            "action": ALLOW,
-            "args": [{"index": 1, **plain}],
-            "includes": {"arches": s390},
-            "excludes": {"caps": no_admin},
-        },
-    ]
+    flags = [1 << bit for bit in range(32) if NEW_NAMESPACES >> bit & 1]
+    clone: list[dict[str, Any]] = []
+    for index, when in ((0, {"excludes": {"caps": no_admin, "arches": s390}}), (1, _only_on(s390, no_admin))):
+        clone.append({"action": ALLOW, "args": [_flags(index, NEW_NAMESPACES, 0)], **when})
+        clone += [{"action": ERRNO, "errnoRet": EPERM, "args": [_flags(index, one, one)], **when} for one in flags]
     clone3 = {"names": ["clone3"], "action": ERRNO, "errnoRet": ENOSYS, "excludes": {"caps": no_admin}}
     return [
         *({"names": ["clone"], **rule} for rule in clone if "clone" in loose),
         *([clone3] if "clone3" in loose else []),
     ]
+
+
+def _only_on(arches: list[str], without: list[str]) -> dict[str, Any]:
+    return {"includes": {"arches": arches}, "excludes": {"caps": without}}
+
+
+def _flags(index: int, mask: int, value: int) -> dict[str, Any]:
+    return {"index": index, "value": mask, "valueTwo": value, "op": "SCMP_CMP_MASKED_EQ"}
 
 
 def translate(

@@ -70,8 +70,11 @@ def test_the_distributions_profile_is_found_and_allows_by_capability_what_docker
 
 def test_new_namespaces_are_denied_but_processes_are_not():
     section = seccomp.translate(seccomp.default_profile(), capabilities.DEFAULT, machine="x86_64")
-    (clone,) = [rule for rule in section["syscalls"] if "clone" in rule["names"]]
+    clone, *denied = [rule for rule in section["syscalls"] if "clone" in rule["names"]]
     assert clone["args"] == [{"index": 0, "value": 0x7E020000, "valueTwo": 0, "op": "SCMP_CMP_MASKED_EQ"}]
+    assert {(rule["action"], rule["errnoRet"], rule["args"][0]["valueTwo"]) for rule in denied} == {
+        ("SCMP_ACT_ERRNO", 1, 1 << bit) for bit in (17, 25, 26, 27, 28, 29, 30)
+    }
     (clone3,) = [rule for rule in section["syscalls"] if "clone3" in rule["names"]]
     assert (clone3["action"], clone3["errnoRet"]) == ("SCMP_ACT_ERRNO", 38)
 
