@@ -14,6 +14,8 @@ import re2
 
 _NEEDS_LINE: Final = re.compile(r"\\[ACz]|\(\?[imsU]*-")
 """What could find other things in a line among others than in it alone: text ends, bytes, flags that are taken back."""
+PROBE: Final = 64
+"""After how many finds it is known whether they are rare."""
 
 
 @dataclass(frozen=True)
@@ -69,10 +71,12 @@ class LinePattern(Pattern):
         if match is None:
             return []
         begins = list(accumulate((len(line) + 1 for line in lines), initial=0))
-        found = []
+        found: list[int] = []
         while match:
             found.append(bisect_right(begins, match.start()) - 1)
             after = found[-1] + 1
+            if len(found) == PROBE and after <= 2 * PROBE:  # so often that it is cheaper to look at each
+                return found + [number for number in range(after, len(lines)) if self.compiled.search(lines[number])]
             match = self.within_lines.search(data, begins[after]) if after < len(lines) else None
         return found
 

@@ -1,5 +1,5 @@
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from logd.attributes import Attributes, parse_names, parse_regex
@@ -87,6 +87,7 @@ def test_names_are_split_at_commas_and_nothing_else():
     assert parse_regex("") is None
 
 
+@settings(deadline=None)
 @given(st.text(max_size=20), st.dictionaries(st.text(max_size=5), st.text(max_size=5), max_size=4))
 def test_any_pattern_is_used_or_a_value_error(pattern, labels):
     container = ContainerInfo(id="a" * 64, name="x", labels=labels, env=tuple(f"{k}={v}" for k, v in labels.items()))

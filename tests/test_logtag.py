@@ -222,7 +222,7 @@ PIECES = st.sampled_from(
 )  # fmt: skip
 
 
-@settings(max_examples=400)
+@settings(max_examples=300, deadline=None)
 @given(
     st.lists(PIECES, max_size=20).map("".join) | st.text(max_size=40) | st.text(max_size=30).map("{{{{{}}}}}".format)
 )

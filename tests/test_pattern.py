@@ -15,11 +15,20 @@ PATTERNS = st.sampled_from(
 )  # fmt: skip
 
 
-@settings(max_examples=1000)
+@settings(max_examples=400, deadline=None)
 @given(PATTERNS, LINES)
 def test_lines_searched_together_give_what_each_alone_gives(text, lines):
     pattern = LinePattern(text)
     assert pattern.lines_with(lines) == [number for number, line in enumerate(lines) if pattern.found_in(line)]
+
+
+@settings(max_examples=50, deadline=None)
+@given(st.lists(st.sampled_from([b"a", b"ab", b"", b"xx"]), min_size=60, max_size=90), st.integers(0, 5))
+def test_it_is_so_too_where_nearly_each_line_has_it(lines, start):
+    lines = [b"a"] * 62 * start + lines + [b"x", b"a", b"", b"ba"]
+    assert LinePattern("a|^$").lines_with(lines) == [
+        n for n, line in enumerate(lines) if line in {b"a", b"ab", b"", b"ba"}
+    ]
 
 
 def test_a_pattern_never_goes_over_a_lines_end():
