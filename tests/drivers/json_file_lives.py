@@ -1,10 +1,11 @@
 """A delivery to json-file that is killed again and again; run by test_json_file.
 
-    python json_file_lives.py FOLDER OPTIONS HOW LIVES RECORDS
+    python json_file_lives.py FOLDER OPTIONS HOW LIVES
 
 HOW is `time`: killed at a random moment; or `step`: the n-th life at its n-th operation on the folder (open, rename,
 remove, list, set attribute), so that each step of a rotation is hit. What survives a life is what delivery keeps: a
-cursor file that is replaced after `send` has returned, with the number of the next record and the memo.
+cursor file that is replaced after `send` has returned, with the number of the next record and the memo. A last life
+goes beyond all that has been sent and ends by itself. Prints the number of kills, and of records.
 """
 
 import asyncio
@@ -24,10 +25,12 @@ from logd.drivers.json_file import JsonFileDriver, JsonFileOptions
 from logd.record import STDERR, STDOUT
 
 CONTAINER_ID = "c" * 64
-LONGEST_LIFE_S = 0.03
+ENDLESS = 1 << 40
+LONGEST_LIFE_S = 0.02
 LARGEST_BATCH = 400
 SAVED_EACH = 3
 """Every third batch moves the cursor: what has been sent and not noted is what it is about."""
+BEYOND = (SAVED_EACH + 1) * LARGEST_BATCH
 
 
 def record(number: int) -> tuple[int, int, bytes]:
@@ -54,14 +57,21 @@ def groups(start: int, end: int) -> list[Group]:
     return found
 
 
+def kept(folder: Path) -> tuple[int, str]:
+    """The cursor: the number of the next record, and the memo."""
+    cursor = folder.parent / "cursor"
+    found = json.loads(cursor.read_text()) if cursor.exists() else {"next": 0, "memo": ""}
+    return found["next"], found["memo"]
+
+
 async def live(folder: Path, options: dict[str, str], records: int) -> None:
-    """Deliver what is left, in batches that are cut elsewhere each time."""
+    """Deliver what is left of so many records, in batches that are cut elsewhere each time."""
     cursor = folder.parent / "cursor"
     driver = JsonFileDriver(parse_options("json-file log driver", JsonFileOptions, options))
     container = ContainerInfo(id=CONTAINER_ID, name="web", folder=str(folder))
-    kept = json.loads(cursor.read_text()) if cursor.exists() else {"next": 0, "memo": ""}
-    number, sent = kept["next"], 0
-    driver.resume(container, bytes.fromhex(kept["memo"]))
+    number, memo = kept(folder)
+    sent = 0
+    driver.resume(container, bytes.fromhex(memo))
     await driver.open()
     while number < records:
         end = min(number + random.randint(1, LARGEST_BATCH), records)
@@ -127,8 +137,7 @@ def content(file: Path) -> bytes:
 
 def main() -> None:
     folder, options, how = Path(sys.argv[1]), json.loads(sys.argv[2]), sys.argv[3]
-    lives, records = int(sys.argv[4]), int(sys.argv[5])
-    kills = 0
+    lives, kills = int(sys.argv[4]), 0
     witness = Witness(folder)
     for number in range(1, lives + 1):
         child = os.fork()
@@ -136,16 +145,17 @@ def main() -> None:
             random.seed(os.getpid())
             if how == "step":
                 die_at_step(folder, number)
-            asyncio.run(live(folder, options, records))
-            os._exit(0)
+            asyncio.run(live(folder, options, ENDLESS))
+            os._exit(1)
         if how == "time":
             time.sleep(random.uniform(0, LONGEST_LIFE_S))
             os.kill(child, signal.SIGKILL)
         kills += os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == -signal.SIGKILL
         witness.look()
+    records = kept(folder)[0] + BEYOND
     asyncio.run(live(folder, options, records))
     witness.look()
-    print(kills)
+    print(kills, records)
     os._exit(0)
 
 
