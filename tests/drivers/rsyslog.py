@@ -84,6 +84,10 @@ class Rsyslog:
         }[how]
 
     def start(self) -> "Rsyslog":
+        out = self.folder / "out.json"
+        if out.exists() and not out.read_bytes().endswith(b"\n"):  # it was killed while it wrote
+            with out.open("ab") as torn:
+                torn.write(b"\n")
         with (self.folder / "errors").open("ab") as errors:
             command = ["rsyslogd", "-n", "-C", "-f", str(self._config), "-i", str(self.folder / "pid")]
             self.process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=errors, stderr=errors)
