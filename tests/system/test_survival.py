@@ -10,7 +10,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -43,7 +43,14 @@ def flawless(lines: int) -> dict[str, int]:
 
 
 def helper_pids(daemon: Any, comm: str) -> list[int]:
-    return [pid for pid in daemon.processes() if Path(f"/proc/{pid}/comm").read_text().strip() == comm]
+    return [pid for pid in daemon.processes() if comm_of(pid) == comm]
+
+
+def comm_of(pid: int) -> str:
+    try:
+        return Path(f"/proc/{pid}/comm").read_text().strip()
+    except OSError:  # it has ended since
+        return ""
 
 
 def ended(daemon: Any, name: str, timeout_s: float = 60) -> int:
@@ -75,7 +82,8 @@ def test_daemon_shim_and_keeper_killed_one_at_a_time_cost_no_line(busybox: Any, 
             busybox.start()
             continue
         for pid in helper_pids(busybox, kind):
-            os.kill(pid, signal.SIGKILL)
+            with suppress(ProcessLookupError):  # a shim's errand
+                os.kill(pid, signal.SIGKILL)
         time.sleep(0.3)  # one at a time: the next one only once this one has been replaced
     (loggen.parent / "end").touch()
     assert ended(busybox, "victim") == 0
