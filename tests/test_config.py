@@ -217,6 +217,8 @@ def test_a_refused_key_may_ask_for_nothing(write: Any) -> None:
 
 def test_null_is_as_good_as_nothing(write: Any) -> None:
     assert from_file(write, {"hosts": None, "mtu": None}).config == DaemonConfig()
+    for own in (None, {}, {"store": None}, {"store": {"max-total": None}}):
+        assert from_file(write, {"logd": own}).config == DaemonConfig()
 
 
 def test_a_reload_takes_what_can_change_and_names_what_can_not(write: Any) -> None:

@@ -106,20 +106,22 @@ def _flatten(content: dict[str, Any]) -> dict[tuple[str, ...], Any]:
     """Return path → value: dockerd's keys as they are, logd's own two levels down."""
     found: dict[tuple[str, ...], Any] = {}
     for key, value in content.items():
+        if value is None:  # as for dockerd, null is as good as nothing
+            continue
         if key == "logd":
             found |= _own(value)
-        elif value is not None:  # as for dockerd, null is as good as nothing
+        else:
             found[key,] = value
     return found
 
 
 def _own(value: Any) -> dict[tuple[str, ...], Any]:
     accepted = 'an object such as {"store": {"max-total": "10g"}}'
-    if not isinstance(value, dict) or not all(isinstance(one, dict) for one in value.values()):
+    if not isinstance(value, dict) or not all(isinstance(one, dict | None) for one in value.values()):
         raise InvalidParameter(f"logd: invalid value {json.dumps(value)} (accepted: {accepted})")
     found: dict[tuple[str, ...], Any] = {("logd", room): None for room in value if room not in _ROOMS}
     for room in value.keys() & _ROOMS:
-        found |= {("logd", room, key): one for key, one in value[room].items()}
+        found |= {("logd", room, key): one for key, one in (value[room] or {}).items() if one is not None}
     return found
 
 
