@@ -36,7 +36,6 @@ NAME: Final = "driver"
 PIPE_BYTES: Final = 64 << 10
 LOOK_S: Final = 0.005
 ARRIVAL_LOOK_S: Final = 0.02
-PATIENCE_S: Final = 20.0
 STORE: Final = StoreOptions(max_size=256 << 10, max_file=2, min_free=0)
 CLAIM: Final = Progress(budget=1 << 30)
 """What has not been delivered stays, whatever `max_file` says."""
@@ -126,11 +125,13 @@ class Bench:
         log_opts: Mapping[str, str],
         *,
         send_timeout_s: float = 5.0,
+        patience_s: float = 20.0,
         processors: Callable[[], Sequence[Processor]] = tuple,
     ) -> None:
         self.attempts: list[Attempt] = []
         self.boxes: list[Box] = []
         self._folder = folder
+        self._patience_s = patience_s
         self._driver = driver
         self._log_opts = log_opts
         self._options = DeliveryOptions(send_timeout=send_timeout_s, flush_interval=0.0)
@@ -180,16 +181,16 @@ class Bench:
 
     async def until(self, holds: Callable[[], object], words: str = "") -> None:
         """Wait until something is true, while deliveries go on."""
-        deadline = time.monotonic() + PATIENCE_S
+        deadline = time.monotonic() + self._patience_s
         while not holds():
             self._look()
-            assert time.monotonic() < deadline, f"not in {PATIENCE_S:.0f} s: {words} ({self.state})"
+            assert time.monotonic() < deadline, f"not in {self._patience_s:.0f} s: {words} ({self.state})"
             await asyncio.sleep(LOOK_S)
 
     async def looking(self, look: Callable[[], Awaitable[T]], holds: Callable[[T], bool]) -> None:
         """Wait until it holds for what `look` finds, not for ever: who asked finds out what is missing."""
         with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(PATIENCE_S):
+            async with asyncio.timeout(self._patience_s):
                 while not holds(await look()):  # noqa: ASYNC110  # destinations are asked, they tell nobody
                     await asyncio.sleep(ARRIVAL_LOOK_S)
 

@@ -17,6 +17,7 @@ import asyncio
 import functools
 import random
 import secrets
+import time
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Sequence
 from pathlib import Path
@@ -53,7 +54,9 @@ FIRST_BACKOFF_S = 0.01
 LONGEST_BACKOFF_S = 0.2
 INTERRUPTIONS = (*range(-1, -21, -1), 0.0, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1)
 """When `send` is cancelled: after so many turns of the loop, or so many seconds."""
-LONGEST_LIFE_S = 0.1
+LONGEST_LIFE_S = 0.3
+PRINT_EVERY_S = 0.002
+LAST_BATCH_S = 0.03
 
 
 class Joiner(Processor):
@@ -93,6 +96,8 @@ class DriverConformance:
     """The longest line that the destination is made for; longer ones are not tested."""
     send_timeout_s: ClassVar[float] = 1.0
     """The deadline in tests in which the destination hangs."""
+    patience_s: ClassVar[float] = 20.0
+    """How long anything may take until the test fails."""
     kills: ClassVar[int] = 4
     """How often the process that delivers is killed."""
 
@@ -125,20 +130,19 @@ class DriverConformance:
         address: Address | None = proxy.address if proxy else target.upstream
         return target.log_opts(address)
 
-    @pytest_asyncio.fixture
-    async def make_bench(
+    @pytest.fixture
+    def make_bench(
         self, tmp_path: Path, log_opts: dict[str, str], monkeypatch: pytest.MonkeyPatch
-    ) -> AsyncIterator[Callable[..., Bench]]:
+    ) -> Callable[..., Bench]:
         """Return a maker of benches."""
         monkeypatch.setattr(destination, "FIRST_BACKOFF_S", FIRST_BACKOFF_S)
         monkeypatch.setattr(destination, "LONGEST_BACKOFF_S", LONGEST_BACKOFF_S)
-        made: list[Bench] = []
 
         def make(**options: Any) -> Bench:
-            made.append(Bench(tmp_path, self.driver, log_opts, **{"send_timeout_s": self.send_timeout_s, **options}))
-            return made[-1]
+            defaults = {"send_timeout_s": self.send_timeout_s, "patience_s": self.patience_s}
+            return Bench(tmp_path, self.driver, log_opts, **{**defaults, **options})
 
-        yield make
+        return make
 
     @pytest_asyncio.fixture
     async def bench(self, make_bench: Callable[..., Bench]) -> AsyncIterator[Bench]:
@@ -296,10 +300,13 @@ class DriverConformance:
         box = bench.container()
         bench.deliver(box)
         await self.begin(bench, box, target)
+        before = box.progress.delivered
+        await faults.become(REFUSE)  # connections begin anew
         await faults.become(half_answer(whole))
         for first in range(300, 900, 100):
             box.prints(numbered(first, 100))
             await bench.until(functools.partial(bench.has_tried, box, len(bench.attempts) + 2))
+        assert whole or box.progress.delivered == before, "half an answer was taken for one"
         await self.heal(bench, box, target, faults)
 
     @pytest.mark.parametrize("count", [1, 20_000])
@@ -356,10 +363,17 @@ class DriverConformance:
         seed = secrets.randbits(32)
         moments = random.Random(seed)  # noqa: S311  # to be repeated, not to be secret
         most: Counter[Line] = Counter()
-        for number in range(self.kills):
-            box.prints(numbered(number * 2000, 2000, width=100))
+        count = 0
+        for _ in range(self.kills):
             async with Life(self.driver, log_opts, box, send_timeout_s=5.0):
-                await asyncio.sleep(moments.uniform(0, LONGEST_LIFE_S))
+                end = time.monotonic() + moments.uniform(0, LONGEST_LIFE_S)
+                while time.monotonic() < end:  # so that there is always something under way
+                    box.prints(numbered(count, 20, width=100))
+                    count += 20
+                    await asyncio.sleep(PRINT_EVERY_S)
+                box.prints(numbered(count, 1000, width=100))
+                count += 1000
+                await asyncio.sleep(moments.uniform(0, LAST_BATCH_S))
             most += Counter(self.beyond(box, box.progress.positions))
         bench.deliver(box)
         most += Counter(self.beyond(box, box.progress.positions)) + Counter(box.printed)

@@ -24,7 +24,7 @@ class Fault:
     reset_at: int = 0
     """Reset after so many bytes from the client have been passed; 0: never."""
     whole_answers: int | None = None
-    """After so many answers pass one half of the next, then reset; None: never."""
+    """After so many answers pass one half of the next, then close; None: never."""
     bytes_per_s: int = 0
     """How much is read from a client in a second; 0: any."""
     restart_every_s: float = 0.0
@@ -45,7 +45,7 @@ def reset_at(count: int) -> Fault:
 
 
 def half_answer(whole: int = 0) -> Fault:
-    """Pass `whole` answers and one half of the next, then reset. An answer is what one read from the peer gives."""
+    """Pass `whole` answers and one half of the next, then close. An answer is what one read from the peer gives."""
     return Fault(whole_answers=whole)
 
 

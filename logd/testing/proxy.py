@@ -180,6 +180,7 @@ class _Connection:
         self._loop = asyncio.get_running_loop()
         self._passed = 0
         self._answers = 0
+        self._is_orderly = False
 
     def reset(self) -> None:
         """End it as a crash does."""
@@ -189,15 +190,14 @@ class _Connection:
     async def run(self) -> None:
         """Pass both ways until both sides have ended; else reset."""
         upstream = None
-        is_clean = False
         try:
             upstream = await self._connect()
             ways = self._forward(upstream), self._backward(upstream)
-            is_clean = all(await _all(*(asyncio.create_task(way, name="proxied way") for way in ways)))
+            self._is_orderly |= await _all(*(asyncio.create_task(way, name="proxied way") for way in ways))
         except (OSError, asyncio.CancelledError):
             pass
         finally:
-            if not is_clean:
+            if not self._is_orderly:
                 self._client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)
             self._client.close()
             if upstream is not None:
@@ -219,7 +219,7 @@ class _Connection:
         return made
 
     async def _forward(self, upstream: socket.socket) -> bool:
-        """Pass what the client says; true at its end, false once the connection is to be reset."""
+        """Pass what the client says; true at its end, false once all is to end."""
         while True:
             while not self._proxy.fault.reads:
                 self.suffered = True
@@ -244,7 +244,7 @@ class _Connection:
             await self._loop.sock_sendall(upstream, data)
 
     async def _backward(self, upstream: socket.socket) -> bool:
-        """Pass what the destination says; true at its end, false once the connection is to be reset."""
+        """Pass what the destination says; true at its end, false once all is to end."""
         while True:
             data = await self._loop.sock_recv(upstream, READ_BYTES)
             fault = self._proxy.fault
@@ -260,20 +260,21 @@ class _Connection:
                 self._answers += 1
                 if self._answers > fault.whole_answers:
                     await self._loop.sock_sendall(self._client, data[: len(data) // 2])
+                    self._is_orderly = True
                     return False
             await self._loop.sock_sendall(self._client, data)
 
 
-async def _all(*ways: "asyncio.Task[bool]") -> list[bool]:
-    """Return what the tasks return; as soon as one is false or fails, the others are cancelled."""
+async def _all(*ways: "asyncio.Task[bool]") -> bool:
+    """Tell whether all tasks return true; as soon as one does not, or fails, the others are cancelled."""
     waiting = set(ways)
     try:
         while waiting:
             done, waiting = await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
             if not all(one.result() for one in done):
-                return [False]
+                return False
     finally:
         for one in ways:
             one.cancel()
         await asyncio.gather(*ways, return_exceptions=True)
-    return [True]
+    return True
