@@ -57,10 +57,18 @@ BOOLEANS: Final = {
 """Go's strconv.ParseBool."""
 
 
-def opt(parse: Callable[[str], Any], *, default: Any = _REQUIRED, help: str = "") -> Any:  # noqa: A002 - argparse's word
-    """Return a dataclass field for a log-opt. Without a default the option is required."""
+def opt(
+    parse: Callable[[str], Any],
+    *,
+    default: Any = _REQUIRED,
+    help: str = "",  # noqa: A002 - argparse's word
+    is_secret: bool = False,
+) -> Any:
+    """Return a dataclass field for a log-opt. Without a default the option is required; a secret is not in the repr."""
     metadata = {"parse": parse, "help": help}
-    return field(metadata=metadata) if default is _REQUIRED else field(default=default, metadata=metadata)
+    if default is _REQUIRED:
+        return field(metadata=metadata, repr=not is_secret)
+    return field(default=default, metadata=metadata, repr=not is_secret)
 
 
 def text(value: str) -> str:
@@ -215,7 +223,7 @@ class LogDriver(ABC, Generic[O]):
     """Whether what is delivered goes with the container when that is removed; then a backlog need not be delivered."""
     max_in_flight: ClassVar[int] = 1
     """How many batches, of different containers, may be sent at a time."""
-    max_record_bytes: ClassVar[int] = 0
+    max_record_bytes: int = 0
     """The largest line that the protocol takes, 0 for any; longer ones come in parts."""
     confirms: bool = True
     """Whether a return of `send` means that the destination has the batch; else it counts as sent, unconfirmed."""

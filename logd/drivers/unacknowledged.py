@@ -204,8 +204,11 @@ async def connect_udp(host: str, port: int) -> Datagrams:
     raise error
 
 
-async def connect_tcp(host: str, port: int, tls: ssl.SSLContext | None) -> Stream:
-    """Return a connection to the first address of the host that takes it. Raises OSError, with words about TLS."""
+async def connect_tcp(host: str, port: int, tls: ssl.SSLContext | None, server_name: str = "") -> Stream:
+    """Return a connection to the first address of the host that takes it. Raises OSError, with words about TLS.
+
+    A certificate must be for `server_name`, or else for the host.
+    """
     error: OSError = ConnectionError("no address")
     for family, address in await resolve(host, port, socket.SOCK_STREAM):
         try:
@@ -213,7 +216,7 @@ async def connect_tcp(host: str, port: int, tls: ssl.SSLContext | None) -> Strea
                 began = time.monotonic()
                 connected = await _connect(family, socket.SOCK_STREAM, address)
                 round_trip_s = time.monotonic() - began
-                stream = Stream(await _handshake(connected, tls, host) if tls else connected)
+                stream = Stream(await _handshake(connected, tls, server_name or host) if tls else connected)
         except TimeoutError:
             error = TimeoutError(f"no connection within {CONNECT_TIMEOUT_S:.0f} s")
         except OSError as failure:
