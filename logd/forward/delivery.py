@@ -230,9 +230,16 @@ class Delivery:
             await self.destination.send(batch, self._options.send_timeout)
         except (OSError, Reject):
             return items, 1  # neither gets through: it is not the record
-        rest = self._bury(suspect, POISON, self.health.error) + others
-        self._remember(batch)
-        return self._commit(rest, 1), LARGEST
+        again = Batch(self.container, take_records(suspect, 1))
+        try:  # perhaps the destination has recovered just now
+            await self.destination.send(again, self._options.send_timeout)
+        except (Unreachable, Reject):
+            return items, 1
+        except OSError as error:
+            self._remember(batch)
+            return self._commit(self._bury(suspect, POISON, str(error)) + others, 1), LARGEST
+        self._remember(again)
+        return self._commit(items, 2), LARGEST
 
     def _rejected(self, items: list[Item], batch: Batch, reject: Reject) -> tuple[list[Item], int]:
         """Set a rejected record aside; where it is not known which of the batch it is, halve what is sent."""
