@@ -15,6 +15,7 @@ from typing import Any
 
 from logd.container import Container, MountPoint, Record, State, sync_folder
 from logd.engine import merge
+from logd.engine.logopts import check_tags
 from logd.engine.names import check_name
 from logd.engine.volumes import make_volume, remove_volume
 from logd.engine.world import World
@@ -50,6 +51,11 @@ async def create(
     record = _record(container_id, name, image, spec, host)
     record.mounts += _mount_points(world, mounts, host)
     container = Container(record, world.containers_dir / container_id, world.exec_dir / container_id)
+    try:
+        check_tags(container)
+    except LogdError:
+        world.registry.release(name, container_id)
+        raise
     world.creating.add(container)
     try:
         await asyncio.to_thread(_make_folders, container, world.images.layers(image), mounts)

@@ -5,12 +5,13 @@ file, and moves with it; a forwarder that dies loses nothing.
 """
 
 import asyncio
+import dataclasses
 from collections.abc import Iterable
 from typing import Any, Final
 
 from logd.container import Container
 from logd.driver import parse_options
-from logd.engine.logopts import logging_of
+from logd.engine.logopts import log_path, logging_of
 from logd.errors import InvalidParameter, NotFound
 from logd.forward.account import account
 from logd.forward.routes import DeliveryOptions, Route
@@ -58,11 +59,13 @@ class Deliveries:
             self._forget_at_end(f"{container.id}/{route.name}")
 
     def _attach(self, container: Container, routes: Iterable[Route], *, is_ended: bool) -> None:
-        limits = logging_of(container.host.log_config).limits
+        config = container.host.log_config
+        limits = logging_of(config).limits
+        info = dataclasses.replace(container.info(), log_opts=config.config, log_path=log_path(container))
         for route in routes:
             key, folder = f"{container.id}/{route.name}", str(container.log_dir)
             self._cancel_ending(key)
-            self._forwarding.attach(Attachment(key, route, container.info(), folder, limits.max_line_size, is_ended))
+            self._forwarding.attach(Attachment(key, route, info, folder, limits.max_line_size, is_ended))
 
     def _forget_at_end(self, key: str) -> None:
         self._endings[key] = asyncio.create_task(self._forget_when_done(key), name=f"end of {key[:12]}")

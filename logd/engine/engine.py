@@ -240,7 +240,7 @@ class Engine:
             if container.state.running:
                 self._world.deliveries.begin(container)
             else:
-                await asyncio.to_thread(self._world.deliveries.resume, container)
+                self._world.deliveries.resume(container)
             self._world.tell(container, "update")
 
     async def deliveries(self, ref: str) -> list[dict[str, Any]]:

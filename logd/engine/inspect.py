@@ -10,7 +10,7 @@ from typing import Any, Final
 import msgspec
 
 from logd.container import Container, State
-from logd.engine.logopts import logging_of
+from logd.engine.logopts import log_path
 from logd.spec import to_docker
 from logd.units import NS, ZERO_TIME, format_time_short
 
@@ -135,12 +135,6 @@ def inspect(container: Container, lower: list[str]) -> dict[str, Any]:
         "Config": to_docker(container.spec),
         "NetworkSettings": _network_settings(container),
     }
-
-
-def log_path(container: Container) -> str:
-    """Return where json-file's file is, if that driver is on: shippers parse what they find there."""
-    drivers = logging_of(container.host.log_config).drivers
-    return str(container.dir / f"{container.id}-json.log") if "json-file" in drivers else ""
 
 
 def _time(time_ns: int) -> str:

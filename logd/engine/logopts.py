@@ -10,6 +10,8 @@ from typing import Final
 
 from logd import plugins
 from logd.config import DaemonConfig
+from logd.container import Container
+from logd.driver import parse_options
 from logd.errors import InvalidParameter, NotFound
 from logd.forward.routes import (
     LOCAL,
@@ -46,7 +48,7 @@ def resolve(asked: LogConfig, config: DaemonConfig) -> LogConfig:
 
 def check(driver: str, options: Mapping[str, str]) -> None:
     """Raise InvalidParameter, in Docker's words where it has them, for a driver or options that can't be used."""
-    parse_logging(driver, options, plugins.load())
+    parse_logging(driver, options, plugins.load(), at_create=True)
 
 
 def logging_of(log_config: LogConfig) -> Logging:
@@ -64,6 +66,24 @@ def _parsed(driver: str, options: tuple[tuple[str, str], ...]) -> Logging:
     except InvalidParameter as error:
         log.error("log driver %s can't be used, its output is kept: %s", driver, error)  # noqa: TRY400 - reason enough
         return Logging((), StoreLimits(), (driver,))
+
+
+def log_path(container: Container) -> str:
+    """Return where json-file's file is, if that driver is on: shippers parse what they find there."""
+    drivers = logging_of(container.host.log_config).drivers
+    return str(container.dir / f"{container.id}-json.log") if "json-file" in drivers else ""
+
+
+def check_tags(container: Container) -> None:
+    """Raise InvalidParameter for a tag's template that does not suit the container, such as one that counts words."""
+    for route in logging_of(container.host.log_config).routes:
+        options = parse_options(route.driver, plugins.load().drivers[route.driver].options_type, route.options)
+        if options.tag is not None:
+            info = container.info()
+            try:
+                options.tag.expand(info, options.attributes.of(info))
+            except ValueError as error:
+                raise InvalidParameter(str(error)) from error
 
 
 def with_driver(log_config: LogConfig, driver: str, options: Mapping[str, str]) -> LogConfig:

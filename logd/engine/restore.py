@@ -95,6 +95,8 @@ class Restore:
         async with places:
             try:
                 await self._find_process(container)
+                if not (container.state.running or container.removed):
+                    self._world.deliveries.resume(container)
             except (LogdError, OSError) as error:
                 log.error("can't restore: %s", error, extra={"container": container.id}, exc_info=True)
 
@@ -103,7 +105,6 @@ class Restore:
         has_exec_dir = await asyncio.to_thread(container.exec_dir.exists)
         container.ended_positions = await asyncio.to_thread(end_positions, str(container.log_dir))
         if not (state.running or state.starting_ns or has_exec_dir):
-            await asyncio.to_thread(self._world.deliveries.resume, container)
             await self._after_end(container)
             return
         shim = await self._world.supervisor.adopt(container.id, self._lifecycle.launch_of(container))

@@ -110,7 +110,7 @@ class Delivery:
     async def run(self) -> bool:
         """Deliver. True once it was told that nothing more will come and all is delivered; false when it was paused."""
         while not self._is_paused:
-            items = self._read()
+            items = await self._read()
             if items:
                 await self._deliver(items)
                 await self._pace(items)
@@ -123,20 +123,26 @@ class Delivery:
 
     # -- reading -----------------------------------------------------------------------------------------------------
 
-    def _read(self) -> list[Item]:
+    async def _read(self) -> list[Item]:
         """Return what comes next, about a batch of it."""
         items: list[Item] = []
         size = 0
         while size < BATCH_BYTES and (found := self._reader.read()):
             size += sum(len(one.data) for one in found if type(one) is Run)
             self._intake.take(found, items)
-        return self._process(items) if items and self._processors else items
+        return await self._process(items) if items and self._processors else items
 
-    def _process(self, items: list[Item]) -> list[Item]:
-        for processor in self._processors:
-            items = processor.feed(items)
-        self._held_since = self._held_since or time.monotonic() if any(one.held for one in self._processors) else 0.0
-        return items
+    async def _process(self, items: list[Item]) -> list[Item]:
+        """Take items through the processors, one by one: a costly pattern must not hold up the other deliveries."""
+        done: list[Item] = []
+        for item in items:
+            some = [item]
+            for processor in self._processors:
+                some = processor.feed(some)
+            done += some
+            await asyncio.sleep(0)
+        self._held_since = time.monotonic() if any(one.held for one in self._processors) else 0.0
+        return done
 
     def _flush(self) -> list[Item]:
         """Return what the processors hold back; what one lets go passes through those after it."""
@@ -194,16 +200,16 @@ class Delivery:
             except Reject as reject:
                 items, most = self._rejected(items, batch, reject)
             except OSError as error:
-                items = self._commit(items, batch.acknowledged)
+                items = self._commit_part(items, batch)
                 failures = 1 if batch.acknowledged else failures + 1
                 self._failed("retrying", error)
                 if failures >= PATIENCE and not isinstance(error, Unreachable):
                     items, most = await self._isolate(items, len(batch))
             except asyncio.CancelledError:
-                self._commit(items, batch.acknowledged)
+                self._commit_part(items, batch)
                 raise
             except Exception as error:
-                items = self._commit(items, batch.acknowledged)
+                items = self._commit_part(items, batch)
                 self._failed("failed", error)
                 log.exception(
                     "driver %s: a mistake in it; tried again in %.0f s",
@@ -245,12 +251,10 @@ class Delivery:
         """Set a rejected record aside; where it is not known which of the batch it is, halve what is sent."""
         self.health.error, self.health.error_ns = reject.reason, time.time_ns()
         if reject.record is None and len(batch) > 1:
-            return self._commit(items, batch.acknowledged), max(1, len(batch) // 2)
+            return self._commit_part(items, batch), max(1, len(batch) // 2)
         record = reject.record or 0
         batch.ack(record)
-        if batch.acknowledged:
-            self._remember(batch)
-        rest = self._commit(items, batch.acknowledged)
+        rest = self._commit_part(items, batch)
         if batch.acknowledged > record:  # a driver that says two things of one record: it has been taken
             return rest, LARGEST
         bad, others = split(rest, 1)
@@ -283,6 +287,12 @@ class Delivery:
 
     def _remember(self, batch: Batch) -> None:
         self.file.progress.memo = batch.memo.hex()
+
+    def _commit_part(self, items: list[Item], batch: Batch) -> list[Item]:
+        """Move the cursor beyond what was acknowledged of a batch that failed; return the rest."""
+        if batch.acknowledged:
+            self._remember(batch)
+        return self._commit(items, batch.acknowledged)
 
     def _commit(self, items: list[Item], records: int) -> list[Item]:
         """Move the cursor beyond the first `records` records and what is dropped before the next; return the rest."""

@@ -63,14 +63,10 @@ class Intake:
         return begin if expected == position else -1
 
     def _unfinished(self, line: Group, begin: int, out: list[Item]) -> None:
-        """Take a line without a newline: a part of an over-long one, or the last of all."""
-        is_last = len(line.lines[0]) < self._limit
-        if begin < 0 and is_last:
-            out.append(line)
-            return
+        """Take a line without a newline: part of an over-long one, or the last of all, which Docker calls a part too."""
         begin = line.position if begin < 0 else begin
-        out.append(self._part(line, begin, is_last=is_last))
-        if not is_last:
+        out.append(self._part(line, begin, is_last=False))
+        if len(line.lines[0]) == self._limit:
             self._open[line.stream] = (begin, line.end)
 
     def _part(self, line: Group, begin: int, *, is_last: bool) -> Group:
@@ -81,7 +77,9 @@ class Intake:
 def line_begin(group: Group, limit: int) -> int:
     """Return where the over-long line begins in the middle of which a group ends, -1 if it does not."""
     partial = group.partial
-    return -1 if partial is None or partial.last else group.position - (partial.ordinal - 1) * limit
+    if partial is None or partial.last or group.end - group.position < limit:
+        return -1
+    return group.position - (partial.ordinal - 1) * limit
 
 
 def take_records(items: list[Item], count: int) -> list[Group]:

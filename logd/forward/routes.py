@@ -137,13 +137,19 @@ def parse_names(log_driver: str) -> dict[str, str]:
         if name in named:
             raise InvalidParameter(f"log-driver: two drivers are named {name!r} (give one another name: x={driver})")
         named[name] = driver
+    for one_file in KEEPING:
+        if list(named.values()).count(one_file) > 1:
+            raise InvalidParameter(f"log-driver: {one_file!r} can be there once only ({log_driver})")
     if NONE in named.values() and len(named) > 1:
         raise InvalidParameter(f"log-driver: {NONE!r} can't be combined with others ({log_driver})")
     return named
 
 
-def parse_logging(log_driver: str, values: Mapping[str, str], plugins: Plugins) -> Logging:
-    """Return the checked logging of a container. Raises InvalidParameter, in Docker's words where it has them."""
+def parse_logging(log_driver: str, values: Mapping[str, str], plugins: Plugins, *, at_create: bool = False) -> Logging:
+    """Return the checked logging of a container. Raises InvalidParameter, in Docker's words where it has them.
+
+    `at_create`: what the options name on this host, such as files, is looked at too.
+    """
     named = parse_names(log_driver)
     drivers = tuple(named.values())
     if drivers == (NONE,):
@@ -164,7 +170,7 @@ def parse_logging(log_driver: str, values: Mapping[str, str], plugins: Plugins) 
         if driver == LOCAL:
             _check_local(own.get(name, {}), plain)
         else:
-            routes.append(_route(name, driver, plain, own.get(name, {}), plugins))
+            routes.append(_route(name, driver, plain, own.get(name, {}), plugins, at_create=at_create))
     return Logging(tuple(routes), parse_options(f"{log_driver} log driver", limits_type, kept), drivers)
 
 
@@ -204,7 +210,15 @@ def _check_local(own: Mapping[str, str], plain: Mapping[str, str]) -> None:
     parse_options(f"{LOCAL} log driver", CommonOptions, chosen)
 
 
-def _route(name: str, driver: str, plain: Mapping[str, str], own: Mapping[str, str], plugins: Plugins) -> Route:
+def _route(
+    name: str,
+    driver: str,
+    plain: Mapping[str, str],
+    own: Mapping[str, str],
+    plugins: Plugins,
+    *,
+    at_create: bool,
+) -> Route:
     """Return a driver's route, checked, with those of the plain options that it knows."""
     whose = f"{driver} log driver"
     options_type = plugins.drivers[driver].options_type
@@ -218,7 +232,7 @@ def _route(name: str, driver: str, plain: Mapping[str, str], own: Mapping[str, s
     values = {**{option: plain[option] for option in plain.keys() & known}, **own}
     sorted_out = {room: {one: value for one, value in values.items() if one in names} for room, names in rooms.items()}
     route = Route(name, driver, **sorted_out)
-    parse_options(whose, options_type, route.options)
+    parse_options(whose, options_type, route.options, at_create=at_create)
     parse_options(whose, DeliveryOptions, route.delivery)
     for factory in plugins.processors:
         names = log_opts(factory.options_type).keys()

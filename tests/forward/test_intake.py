@@ -35,13 +35,20 @@ def test_a_line_beyond_the_limit_comes_in_numbered_parts_that_share_an_id() -> N
     assert (short.lines, short.partial) == ([b"short"], None)
 
 
+def test_a_last_line_without_a_newline_is_a_part_that_no_other_follows_as_with_docker() -> None:
+    (whole, rest) = groups_of([(STDOUT, b"one\nrest")])
+    assert (whole.partial, rest.lines) == (None, [b"rest"])
+    assert rest.partial is not None
+    assert (rest.partial.ordinal, rest.partial.last, line_begin(rest, LIMIT)) == (1, False, -1)
+
+
 def test_a_line_that_just_fits_is_whole() -> None:
     (group,) = groups_of([(STDOUT, b"12345678\n")])
     assert (group.lines, group.partial) == ([b"12345678"], None)
 
 
 def test_a_reading_that_begins_in_the_middle_of_an_over_long_line_goes_on_with_its_parts() -> None:
-    first, second, third = groups_of([(STDOUT, b"a" * 20 + b"\n")])
+    _, second, third = groups_of([(STDOUT, b"a" * 20 + b"\n")])
     begin = line_begin(second, LIMIT)
     assert (begin, line_begin(third, LIMIT)) == (0, -1)
     out: list = []

@@ -78,3 +78,11 @@ def test_a_line_that_waits_for_more_is_sent_when_nothing_comes(run: Any, forward
 def test_wrong_options_of_a_processor_are_refused_at_create(forwarding: Any) -> None:
     refused = forwarding.docker("create", *opts("redact=("), "busybox", check=False)
     assert re.search(r"redact: invalid regular expression '\('", refused.stderr)
+
+
+def test_lines_that_come_one_by_one_within_the_time_are_one_record(run: Any, drivers: Any, forwarding: Any) -> None:
+    script = "for n in 1 2 3 4; do echo START $n; for m in a b c; do sleep 0.3; echo $m; done; done"
+    container = run(script, *opts("multiline-start=^START", "multiline-flush=2s", "flush-interval=0s"))
+    forwarding.docker("wait", container)
+    settled(drivers, container)
+    assert sent(forwarding, container) == [f"START {n}\na\nb\nc" for n in range(1, 5)]
