@@ -117,8 +117,10 @@ class Shim:
             await self._ask("lease", positions=positions)
 
     async def clear(self) -> None:
-        """Remove what the store holds so far."""
-        await self._ask("clear")
+        """Remove what the store holds so far. Raises LogdError."""
+        answer, _ = await self._ask("clear")
+        if "error" in answer:
+            raise LogdError(answer["error"])
 
     async def quit(self) -> None:
         """End a shim that still waits for output of a container that has ended."""
@@ -230,7 +232,11 @@ class Shim:
         if self.drained.done() or not self.pid or self._supervisor.closing:
             self._end()
         else:
-            self._spawn(self._reconnect())
+            self.reconnect()
+
+    def reconnect(self) -> None:
+        """Go on with the shim that comes next."""
+        self._spawn(self._reconnect())
 
     async def _reconnect(self) -> None:
         """Find the shim that replaces the one that died; if nobody replaces it, have one made."""
@@ -353,15 +359,22 @@ class Supervisor:
         speak, because it is stopped or hangs on its disk, is adopted too: what it says comes when it goes on.
         """
         connection = await self._await_shim(launch, RECONNECT_S[:6] if self._found_keeper else RECONNECT_S[:1])
-        if connection is None and not await self.recover(launch):
-            return None
-        connection = connection or await self._await_shim(launch, RECONNECT_S[:6])
         if connection is None:
+            try:
+                if not await self.recover(launch):
+                    return None
+            except RuntimeFailure as error:  # the keeper has one in hand, which may take seconds
+                log.info("adoption: %s", error, extra={"container": container_id})
+            connection = await self._await_shim(launch, RECONNECT_S[:6])
+        if connection is None and not _live_state(launch):
             return None
         shim = Shim(self, launch)
         self._shims.add(shim)
         if state := _state_of(launch):
             shim.know(state)
+        if connection is None:
+            shim.reconnect()
+            return shim
         shim.connect(connection)
         try:
             async with asyncio.timeout(SILENT_S):

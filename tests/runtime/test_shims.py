@@ -1,6 +1,7 @@
 """Shims and keeper as the daemon meets them: real processes, the real runtime, no engine."""
 
 import asyncio
+import contextlib
 import os
 import signal
 import subprocess
@@ -232,6 +233,31 @@ async def test_a_container_whose_shim_is_stopped_is_adopted_and_obeys_at_once(
     os.kill(stopped, signal.SIGCONT)
     assert (await asyncio.wait_for(adopted.exited, 10)).code == 137
     assert await adopted.drained == (6, 0)
+    await later.close()
+    delete(launch)
+
+
+async def test_a_container_whose_shim_is_yet_to_be_replaced_is_adopted(
+    tmp_path: Path, exec_root: Path, supervisor: Supervisor
+) -> None:
+    launch = make_launch(tmp_path, exec_root, "c14", ["/bin/sleep", "600"])
+    shim = await supervisor.launch(launch)
+    await shim.start()
+    await supervisor.close()
+    for _ in range(4):  # the keeper waits longer before each replacement, at last for two seconds
+        while not (found := processes_named("logd-shim", exec_root)):
+            await asyncio.sleep(0.01)
+        for pid in found:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+        while set(found) & set(processes_named("logd-shim", exec_root)):
+            await asyncio.sleep(0.01)
+    later = Supervisor(exec_root)
+    await later.start()
+    adopted = await later.adopt("c14", launch)
+    assert adopted is not None
+    adopted.signal(signal.SIGKILL)
+    assert (await asyncio.wait_for(adopted.exited, 20)).code == 137
     await later.close()
     delete(launch)
 
