@@ -332,8 +332,9 @@ class StoreWriter:
             self.stop_writing("min-free")
 
     def clear(self) -> None:
-        """Remove everything that was captured so far, at a person's wish."""
-        self.rotate()
+        """Remove everything that was captured so far, at a person's wish. Raises OSError if that finds no room."""
+        self.retention.clear()  # on a full disk this makes room for the next segment
+        self._begin_segment(self.number + 1)
         self.retention.clear()
 
     def sync(self) -> None:

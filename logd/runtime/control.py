@@ -102,7 +102,10 @@ class Control:
         if operation == "close-stdin":
             shim.close_stdin()
         elif operation == "clear":
-            shim.writer.clear()
+            try:
+                shim.writer.clear()
+            except OSError as problem:
+                error = b', "error": "the log was not cleared: %b"' % os.strerror(problem.errno or 0).encode()
         elif operation == "keeper":
             shim.change_keeper(SocketType(fileno=descriptors[0]))
         elif operation == "quit":

@@ -369,6 +369,16 @@ def test_clearing_removes_and_counts_what_was_there(tmp_path: Path) -> None:
     assert (totals.cleared, totals.expired, totals.end) == (5, 0, 9)
 
 
+def test_what_is_cleared_on_a_full_disk_counts_as_cleared(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = tmp_path / "log"
+    monkeypatch.setattr(os, "statvfs", lambda _: SimpleNamespace(f_blocks=1 << 30, f_frsize=1, f_bavail=0))
+    with opened(folder, StoreOptions(min_free=1000)) as writer:
+        put(writer, STDOUT, b"gone\n")
+        writer.clear()
+    totals = read_totals(str(folder)).streams[STDOUT]
+    assert (totals.cleared, totals.expired) == (5, 0)
+
+
 # -- a full disk -------------------------------------------------------------------------------------------------
 
 
