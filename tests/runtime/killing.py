@@ -21,7 +21,7 @@ from bundle import delete, make_launch
 from logd.logstore.options import StoreOptions
 from logd.logstore.segment import Kind, data_name, index_name, segment_numbers, unpack_entry
 from logd.record import STDOUT
-from logd.runtime.protocol import Launch
+from logd.runtime.protocol import Launch, read_exit_status
 from logd.runtime.supervisor import Supervisor
 
 LOGGEN_SOURCE = Path(__file__).parents[2] / "bench" / "loggen.c"
@@ -63,7 +63,7 @@ async def run_under_fire(
     await supervisor.start()
     shim = await supervisor.launch(launch)
     await shim.start()
-    done = 0
+    done, ended = 0, None
     while done < kills and not shim.exited.done():
         await asyncio.sleep(random.uniform(0.001, 0.08))
         victim = random.choice(victims)
@@ -72,20 +72,24 @@ async def run_under_fire(
             supervisor = Supervisor(exec_root)
             await supervisor.start()
             adopted = await supervisor.adopt(name, launch)
-            assert adopted is not None or shim.exited.done(), "the live container was not found again"
-            shim = adopted or shim
             done += 1
+            if adopted is None:
+                ended = read_exit_status(launch.container_dir)
+                assert ended is not None, "the live container was not found again"
+                break
+            shim = adopted
             continue
         for pid in processes_named(f"logd-{victim}", exec_root):
             with contextlib.suppress(ProcessLookupError):  # a shim's errand, or a keeper that found another one
                 os.kill(pid, signal.SIGKILL)
                 done += 1
-    status = await asyncio.wait_for(shim.exited, 120)
-    await asyncio.wait_for(shim.drained, 30)
-    await asyncio.wait_for(shim.gone.wait(), 30)
+    if ended is None:
+        ended = await asyncio.wait_for(shim.exited, 120)
+        await asyncio.wait_for(shim.drained, 30)
+        await asyncio.wait_for(shim.gone.wait(), 30)
     await supervisor.close()
     delete(launch)
-    return {"kills": done, "code": status.code, "known": status.known, **stored(launch, lines), **report(root, name)}
+    return {"kills": done, "code": ended.code, "known": ended.known, **stored(launch, lines), **report(root, name)}
 
 
 def report(root: Path, name: str) -> dict[str, int]:
