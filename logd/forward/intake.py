@@ -63,7 +63,7 @@ class Intake:
         return begin if expected == position else -1
 
     def _unfinished(self, line: Group, begin: int, out: list[Item]) -> None:
-        """Take a line without a newline: part of an over-long one, or the last of all, which Docker calls a part too."""
+        """Take a line without a newline: part of an over-long one, or the last of all (a part too, as with Docker)."""
         begin = line.position if begin < 0 else begin
         out.append(self._part(line, begin, is_last=False))
         if len(line.lines[0]) == self._limit:
