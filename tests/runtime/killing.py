@@ -35,7 +35,7 @@ def build_loggen(folder: Path) -> Path:
 
 
 def processes_named(comm: str, exec_root: Path) -> list[int]:
-    """Return the pids of keeper ("logd-keeper") or shims ("logd-shim") that belong to this exec-root."""
+    """Return the pids of keeper ("logd-keeper"), zygotes ("logd-zygote") or shims ("logd-shim") of this exec-root."""
     found = []
     for entry in Path("/proc").iterdir():
         try:
