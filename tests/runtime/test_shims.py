@@ -38,7 +38,8 @@ def exec_root(tmp_path: Path) -> Iterator[Path]:
     yield root
     for comm in ("logd-keeper", "logd-shim"):
         for pid in processes_named(comm, root):
-            os.kill(pid, signal.SIGKILL)
+            with suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
 
 
 @pytest_asyncio.fixture
