@@ -142,7 +142,7 @@ class Logd(DockerLike):
         assert self.process
         return [
             self.process.pid,
-            *(pid for pid in matching(str(self.root / "exec")) if self.comm(pid) == "logd-keeper"),
+            *(pid for pid in matching(str(self.root / "exec")) if self.comm(pid) in {"logd-keeper", "logd-zygote"}),
         ]
 
     def helpers(self) -> list[int]:

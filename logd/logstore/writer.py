@@ -71,31 +71,37 @@ def read_boot_id() -> bytes:
 
 
 class StoreWriter:
-    """Writes on in the store in `folder`, whose lock is held on the descriptor `lock`, from `place` on."""
+    """Writes on in the store in `folder`, whose lock is held on the descriptor `lock`, from `place` on.
 
-    def __init__(self, folder: str, options: StoreOptions, lock: int, place: Place) -> None:
+    `index` is the descriptor of that segment's index if it is open already. The place's fields are not read by name,
+    since that costs every shim memory.
+    """
+
+    def __init__(self, folder: str, options: StoreOptions, lock: int, place: Place, index: int = -1) -> None:
         self.folder = folder
         self.options = options
         self.protected: tuple[int, int] | None = None
         """Positions from which on a lossless reader still needs everything."""
         self.lock = lock
-        self.number, self._entries, self._last_ns, self.size, self._begins = place[:5]
-        self.ends = {STDOUT: place.ends[0], STDERR: place.ends[1]}
+        self.number, self._entries, self._last_ns, self.size, self._begins, ends, gaps, unwritten, reason = place
+        self.ends = {STDOUT: ends[0], STDERR: ends[1]}
         """The positions after the last byte taken, kept or dropped, of each stream."""
-        self._gaps = list(place.gaps)
-        self._unwritten = place.unwritten
-        self._full_reason = place.full_reason
-        self.dropping = bool(place.full_reason)
+        self._gaps = [*gaps]
+        self._unwritten = unwritten
+        self._full_reason = reason
+        self.dropping = reason != ""
         """Whether the disk is full: what arrives now can't be taken."""
         self._retry_at = 0.0
         self._unsynced = False
         self._until_check = RESERVE_CHECK_BYTES
         self._data = {STDOUT: -1, STDERR: -1}
-        self._null = self._index = -1
-        self._index_end = place.entries * ENTRY_BYTES
+        self._null = -1
+        self.index = index
+        """The descriptor of the current segment's index."""
+        self._index_end = self._entries * ENTRY_BYTES
         self._retention: Retention | None = None
-        if self.number:
-            self._index = os.open(f"{folder}/{index_name(self.number)}", os.O_WRONLY | os.O_CLOEXEC)
+        if self.number and index < 0:
+            self.index = os.open(f"{folder}/{index_name(self.number)}", os.O_WRONLY | os.O_CLOEXEC)
 
     @property
     def place(self) -> Place:
@@ -219,7 +225,7 @@ class StoreWriter:
         self._entries += 1
         if not self._unwritten:
             try:
-                if os.pwrite(self._index, entry, self._index_end) == ENTRY_BYTES:
+                if os.pwrite(self.index, entry, self._index_end) == ENTRY_BYTES:
                     self._index_end += ENTRY_BYTES
                     return
             except OSError as error:
@@ -235,7 +241,7 @@ class StoreWriter:
         """Write entries that found no room. Those that still don't are adopted if this process dies first."""
         while self._unwritten:
             try:
-                written = os.pwrite(self._index, self._unwritten, self._index_end)
+                written = os.pwrite(self.index, self._unwritten, self._index_end)
             except OSError as error:
                 if error.errno not in FULL:
                     raise
@@ -291,9 +297,9 @@ class StoreWriter:
                 entries += 1
         retention = self.retention
         index = _create_whole(f"{self.folder}/{index_name(number)}", raw)
-        if self._index >= 0:
+        if self.index >= 0:
             self._close_segment()
-        self.number, self._index, self._entries, self._index_end = number, index, entries, len(raw)
+        self.number, self.index, self._entries, self._index_end = number, index, entries, len(raw)
         self._gaps.clear()
         self.size, self._last_ns, self._begins = 0, now, begins
         retention.save(self.ends)
@@ -305,7 +311,7 @@ class StoreWriter:
             if descriptor >= 0:
                 os.close(descriptor)
                 self._data[stream] = -1
-        os.close(self._index)
+        os.close(self.index)
         ends = self._data_end(STDOUT), self._data_end(STDERR)
         self.retention.closed.append(Closed(self.number, self.size, self._last_ns, self._begins, ends))
 
@@ -346,7 +352,7 @@ class StoreWriter:
         try:
             for descriptor in opened.values():
                 os.fdatasync(descriptor)
-            os.fdatasync(self._index)
+            os.fdatasync(self.index)
         except OSError:
             for stream in opened:
                 self._add_gap(stream, self.ends[stream], 0, REASON_CODES["sync-failed"])
@@ -354,7 +360,7 @@ class StoreWriter:
 
     def leave(self) -> None:
         """Close the files but not the lock: another process that shares it goes on from `place`."""
-        for descriptor in (*self._data.values(), self._index, self._null):
+        for descriptor in (*self._data.values(), self.index, self._null):
             if descriptor >= 0:
                 os.close(descriptor)
 

@@ -160,7 +160,10 @@ def _report(
     """Tell the shim: place in the store, exit status or None, file that counts out-of-memory kills or None, PID 1."""
     oom_file = oom.counter_file(pid) if exit_fields is None and start_ticks(pid) is not None else None
     descriptors = {"lock": writer.lock, "listener": listener.fileno(), **held}
-    born: Any = (tuple(writer.place), exit_fields, oom_file, pid, tuple(descriptors))
+    if writer.index >= 0:
+        descriptors["index"] = writer.index
+    places = {name: place for place, name in enumerate(descriptors)}
+    born: Any = (tuple(writer.place), exit_fields, oom_file, pid, places)
     packets.send(shim, marshal.dumps(born), list(descriptors.values()))
 
 

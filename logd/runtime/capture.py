@@ -10,7 +10,7 @@ from typing import Final
 
 from logd.logstore.writer import StoreWriter
 from logd.record import STDERR, STDOUT
-from logd.runtime.pipes import PIPE_BYTES, unread
+from logd.runtime.pipes import PIPE_BYTES
 
 RATE_WINDOW: Final = 16
 BUSY_WINDOW_NS: Final = RATE_WINDOW * 50_000
@@ -28,12 +28,12 @@ class Source:
 
     __slots__ = ("pipe", "stage_in", "stage_out", "staged", "stream")
 
-    def __init__(self, stream: int, pipe: int, stage_out: int, stage_in: int) -> None:
+    def __init__(self, stream: int, pipe: int, stage_out: int, stage_in: int, staged: int) -> None:
         self.stream = stream
         self.pipe = pipe
         self.stage_out = stage_out
         self.stage_in = stage_in
-        self.staged = unread(stage_out)
+        self.staged = staged
         """Bytes in the staging pipe; not zero only after a crash or while the disk is full."""
 
 
@@ -42,13 +42,15 @@ class Capture:
 
     def __init__(self, writer: StoreWriter, sources: list[Source]) -> None:
         self.writer = writer
-        self.sources = {source.pipe: source for source in sources}
+        self.sources: dict[int, Source] = {}
         """By the pipe's descriptor; a stream that has ended is gone from it."""
         self._batches = 0
         self._window_began_ns = 0
         self._busy = False
         for source in sources:
-            self._store(source)
+            self.sources[source.pipe] = source
+            if source.staged:
+                self._store(source)
 
     @property
     def ends(self) -> tuple[int, int]:

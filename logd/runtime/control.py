@@ -17,7 +17,7 @@ from logd.runtime.protocol import VERSION, Launch
 if TYPE_CHECKING:
     from logd.runtime.shim import Shim
 
-MAX_QUESTION_BYTES: Final = 16 << 10
+MAX_QUESTION_BYTES: Final = 2 << 10
 SCAN: Final[Any] = JSONDecoder().scan_once  # type: ignore[attr-defined]  # typeshed leaves it out
 """json.loads without its Python."""
 
@@ -93,9 +93,9 @@ class Control:
     def _send_on_errand(self, daemon: SocketType, operation: str, number: int) -> None:
         shim = self._shim
         if operation == "start":
-            shim.send_on_errand(lambda: _start(shim.launch, daemon, number, replaced=shim.replaced))
+            shim.send_on_errand(_start, shim.launch, daemon, number, shim.replaced)
         else:
-            shim.send_on_errand(lambda: _give_stdin(daemon, number, shim.stdin))
+            shim.send_on_errand(_give_stdin, daemon, number, shim.stdin)
 
     def _obey(self, daemon: SocketType, operation: str, number: int, descriptors: list[int]) -> None:
         shim, error = self._shim, b""
@@ -115,7 +115,7 @@ class Control:
         self.say(daemon, b'{"re": %d%b}' % (number, error))
 
 
-def _start(launch: Launch, daemon: SocketType, number: int, *, replaced: bool) -> None:
+def _start(launch: Launch, daemon: SocketType, number: int, replaced: bool) -> None:
     """Let PID 1 run the command; with `replaced` an earlier shim may have done that."""
     answer: dict[str, Any] = {"re": number}
     if not replaced or command.is_created(launch):

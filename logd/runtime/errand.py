@@ -5,19 +5,18 @@ copies of pages that it shared before. An errand shares everything with its shim
 dies with its shim, so that nothing it does can meet a replacement of the shim.
 """
 
-import _socket  # socket.socketpair() is Python, and not small
 import marshal
 import os
 import sys
+from _socket import AF_UNIX, SOCK_SEQPACKET, socketpair  # socket's own are Python, and not small
 from collections.abc import Callable
-from socket import AF_UNIX, SOCK_SEQPACKET, SocketType
 from typing import Any
 
 from logd.runtime.kinship import die_with_parent
 from logd.runtime.packets import receive
 
 
-def run(work: Callable[[], None]) -> int:
+def run(work: Callable[..., None], *arguments: Any) -> int:
     """Fork an errand that does `work`; return its pid. The caller reaps it."""
     parent = os.getpid()
     pid = os.fork()
@@ -26,7 +25,7 @@ def run(work: Callable[[], None]) -> int:
     code = 1
     try:
         die_with_parent(parent)
-        work()
+        work(*arguments)
         code = 0
     except BaseException:  # whatever it is, this process ends here and says why
         sys.excepthook(*sys.exc_info())
@@ -35,10 +34,13 @@ def run(work: Callable[[], None]) -> int:
         os._exit(code)
 
 
-def ask(work: Callable[[SocketType], None]) -> tuple[Any, list[int]] | None:
-    """Wait for an errand that sends one packet: marshal of plain values, and descriptors. None if it sent nothing."""
-    ours, theirs = _socket.socketpair(AF_UNIX, SOCK_SEQPACKET)
-    pid = run(lambda: work(theirs))
+def ask(work: Callable[..., None], *arguments: Any) -> tuple[Any, list[int]] | None:
+    """Wait for an errand that sends one packet: marshal of plain values, and descriptors. None if it sent nothing.
+
+    It sends it on a socket that is its last argument.
+    """
+    ours, theirs = socketpair(AF_UNIX, SOCK_SEQPACKET)
+    pid = run(work, *arguments, theirs)
     theirs.close()
     raw, descriptors = receive(ours)
     ours.close()

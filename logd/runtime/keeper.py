@@ -18,9 +18,7 @@ from contextlib import suppress
 from typing import Any, Final
 
 from logd.runtime import kinship, zygote
-from logd.runtime.protocol import KEEPER_SOCKET, Launch, listen_in, receive, send
-from logd.runtime.rehearsal import rehearse
-from logd.runtime.shim import Recovery
+from logd.runtime.protocol import KEEPER_SOCKET, Launch, Recovery, listen_in, receive, send
 
 LOCK_NAME: Final = "keeper.lock"
 BACKOFF_S: Final = (0.0, 0.1, 0.5, 2.0, 5.0)
@@ -64,7 +62,9 @@ class Keeper:
         self._poll = select.epoll()
         self._wakeup = self._watch_children()
         self._listener = self._listen()
-        self._zygote = self._start_zygote()
+        self._zygotes: list[socket.socket] = []
+        """The last one is the best."""
+        self._start_zygotes()
         self._accept_daemon(first)
 
     def run(self) -> None:
@@ -131,13 +131,40 @@ class Keeper:
 
     # -- shims ---------------------------------------------------------------------------------------------------
 
-    def _start_zygote(self) -> socket.socket:
+    def _start_zygotes(self) -> None:
+        """Start a zygote that serves at once, and another, prepared so that its shims are small, that soon takes over.
+
+        The first stays for when that one is killed: it has loaded the shim's code, which an upgrade may have changed.
+        """
+        self._zygotes.append(self._start_zygote(prepared=False))
+        prepared = self._start_zygote(prepared=True)
+        self._watch(prepared.fileno(), lambda: self._welcome_zygote(prepared))
+
+    def _welcome_zygote(self, prepared: socket.socket) -> None:
+        self._handlers.pop(prepared.fileno())
+        self._poll.unregister(prepared.fileno())
+        if prepared.recv(16):
+            self._zygotes.append(prepared)
+        else:  # it was killed, or could not be prepared
+            prepared.close()
+
+    def _ask_for_shim(self, watched: Watched, descriptors: dict[str, int], recovery: Recovery | None) -> None:
+        request = watched.launch, descriptors, watched.container, recovery
+        while self._zygotes:
+            try:
+                return zygote.ask_for_shim(self._zygotes[-1], *request)
+            except OSError:  # it was killed
+                self._zygotes.pop().close()
+        self._start_zygotes()
+        return zygote.ask_for_shim(self._zygotes[-1], *request)
+
+    def _start_zygote(self, *, prepared: bool) -> socket.socket:
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         if os.fork() == 0:
             try:
                 signal.set_wakeup_fd(-1)
                 kinship.close_all_but({0, 1, 2, theirs.fileno()})
-                zygote.serve(theirs)
+                zygote.serve(theirs, self.exec_root if prepared else None)
             finally:
                 os._exit(0)
         theirs.close()
@@ -147,12 +174,7 @@ class Keeper:
         """Have a shim forked, on what an earlier one left or on `descriptors`."""
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         handed = {"keeper": theirs.fileno(), **descriptors, **watched.descriptors}
-        try:
-            zygote.ask_for_shim(self._zygote, watched.launch, handed, watched.container, recovery)
-        except OSError:  # it was killed
-            self._zygote.close()
-            self._zygote = self._start_zygote()
-            zygote.ask_for_shim(self._zygote, watched.launch, handed, watched.container, recovery)
+        self._ask_for_shim(watched, handed, recovery)
         theirs.close()
         watched.since = time.monotonic()
         self._connect(watched, ours)
@@ -258,10 +280,6 @@ def main() -> None:
         signal.signal(number, signal.SIG_IGN)
     kinship.set_name(b"logd-keeper")
     kinship.become_subreaper()
-    try:
-        rehearse(exec_root, {0, 1, 2, first.fileno()})
-    except OSError as error:  # it only saves memory
-        print(f"keeper: rehearsal: {error}", file=sys.stderr, flush=True)
     keeper = Keeper(exec_root, first)
     send(first, {})
     keeper.run()

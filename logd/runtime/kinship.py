@@ -8,13 +8,16 @@ import os
 from typing import Final
 
 PR_SET_PDEATHSIG: Final = 1
+PR_SET_NAME: Final = 15
 PR_SET_CHILD_SUBREAPER: Final = 36
 SIGKILL: Final = 9
 SIGCHLD: Final = 17
 SIG_DFL: Final = 0
 SIG_IGN: Final = 1
 
-_libc = ctypes.CDLL(None, use_errno=True)
+NO_SUBREAPER: Final = OSError("prctl(PR_SET_CHILD_SUBREAPER) failed: it takes Linux 3.4")
+
+_libc = ctypes.CDLL(None)
 _prctl = _libc.prctl
 _signal = _libc.signal
 
@@ -22,8 +25,12 @@ _signal = _libc.signal
 def become_subreaper() -> None:
     """Make this process the parent of its descendants' orphans; a fork does not inherit that."""
     if _prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0):
-        number = ctypes.get_errno()
-        raise OSError(number, os.strerror(number))
+        raise NO_SUBREAPER
+
+
+def be_no_subreaper() -> None:
+    """Undo `become_subreaper`."""
+    _prctl(PR_SET_CHILD_SUBREAPER, 0, 0, 0, 0)
 
 
 def die_with_parent(parent: int, number: int = SIGKILL) -> None:
@@ -38,16 +45,17 @@ def disown_children() -> None:
     _signal(SIGCHLD, SIG_IGN)
 
 
-def own_children() -> None:
-    """Undo `disown_children`, which a fork inherits."""
+def become_shim(name: bytes) -> None:
+    """Set this process's name, undo `disown_children`, which a fork inherits, and be a subreaper. Raises OSError."""
+    _prctl(PR_SET_NAME, name, 0, 0, 0)
     _signal(SIGCHLD, SIG_DFL)
+    if _prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0):
+        raise NO_SUBREAPER
 
 
 def set_name(name: bytes) -> None:
-    """Set what ps(1) shows as this process's command (proc(5), /proc/PID/comm)."""
-    descriptor = os.open("/proc/self/comm", os.O_WRONLY | os.O_CLOEXEC)
-    os.write(descriptor, name)
-    os.close(descriptor)
+    """Set what ps(1) shows as this process's command (proc(5), /proc/PID/comm); at most 15 bytes."""
+    _prctl(PR_SET_NAME, name, 0, 0, 0)
 
 
 def close_all_but(wanted: set[int]) -> None:

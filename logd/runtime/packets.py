@@ -3,9 +3,9 @@
 `socket.SocketType` is the socket of the C module: what `socket.socket` adds to it in Python costs every shim memory.
 """
 
+from _socket import MSG_CMSG_CLOEXEC, SCM_RIGHTS, SOL_SOCKET, SocketType  # socket's constants are enums
 from array import array
 from collections.abc import Sequence
-from socket import MSG_CMSG_CLOEXEC, SCM_RIGHTS, SOL_SOCKET, SocketType
 from typing import Final
 
 MAX_BYTES: Final = 256 << 10

@@ -81,6 +81,10 @@ class Launch(NamedTuple):
         return cls(**{**known, "runtime": tuple(value["runtime"]), "store": StoreOptions(**store)})
 
 
+Recovery = tuple[int, dict[str, int]]
+"""Of a container that all have left: when its PID 1 was started (clock ticks) and the inodes of its pipes."""
+
+
 class ExitStatus(NamedTuple):
     """How PID 1 of a container ended."""
 

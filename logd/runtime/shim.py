@@ -13,20 +13,23 @@ A shim that was killed is replaced by the keeper on the same descriptors.
 
 import json
 import os
-import select
 import time
 from collections.abc import Callable
 from contextlib import suppress
+from marshal import loads  # a module that is not named is not written to: a page for each shim
+from select import EPOLLIN, epoll
 from socket import SocketType
 from typing import Any, Final
 
+from logd.logstore.options import StoreOptions
 from logd.logstore.segment import Kind
-from logd.logstore.writer import Place, StoreWriter
-from logd.runtime import birth, errand, kinship, oom, pidfd
+from logd.logstore.writer import StoreWriter
+from logd.runtime import birth, errand, oom, pidfd
 from logd.runtime.capture import Capture, Source
 from logd.runtime.control import SCAN, Control
+from logd.runtime.kinship import become_shim
 from logd.runtime.packets import receive
-from logd.runtime.pipes import STREAM_OF
+from logd.runtime.pipes import STREAM_OF, unread
 from logd.runtime.protocol import (
     SOCKET_NAME,
     Event,
@@ -43,14 +46,15 @@ RETRY_S: Final = 0.1
 SYNC_S: Final = 1.0
 AGE_CHECK_S: Final = 60.0
 
-Recovery = tuple[int, dict[str, int]]
-"""Of a container that all have left: when its PID 1 was started (clock ticks) and the inodes of its pipes."""
+_new_tuple: Final = tuple.__new__
+"""Makes a named tuple without running Python, which would cost a shim 20 kB for each kind of it."""
 
 
 class Shim:
     """The process's state and its event loop.
 
     `born` is what an errand of birth.py reported, `held` its descriptors and those that we began with, by name.
+    Named tuples are taken apart: each field read by name would cost every shim a page or two.
     """
 
     def __init__(
@@ -64,6 +68,8 @@ class Shim:
         replaced: bool,
     ) -> None:
         place, exit_fields, self._oom_file, self.pid, _ = born
+        _, container_dir, _, _, _, _, _, _, store = launch
+        _, _, max_age_s, _, _, sync, _ = store
         self.launch = launch
         self.replaced = replaced
         """Whether an earlier shim of this container died."""
@@ -72,17 +78,17 @@ class Shim:
         self.keeper: SocketType | None = keeper
         self.exit: ExitStatus | None = ExitStatus(*exit_fields) if exit_fields else None
         self.drained: tuple[int, int] | None = None
-        self.writer = StoreWriter(f"{launch.container_dir}/log", launch.store, held["lock"], Place(*place))
-        self.capture = Capture(self.writer, _sources(held))
-        self._poll = select.epoll()
+        self.writer = StoreWriter(f"{container_dir}/log", store, held["lock"], place, held.get("index", -1))
+        self.capture = Capture(self.writer, _sources(held, replaced=replaced))
+        self._poll = epoll()
         self._over = False
         self._waiting = False
         self._errands: dict[int, int] = {}
         """The pids of errands, by their pidfds."""
         self._drain_until = time.monotonic() + DRAIN_S if self.exit else 0.0
         self._reaped_until = self._sync_at = 0.0
-        self._age_at = time.monotonic() + AGE_CHECK_S if launch.store.max_age_s else 0.0
-        self._attentive = bool(self.exit or launch.store.max_age_s or launch.store.sync)
+        self._age_at = time.monotonic() + AGE_CHECK_S if max_age_s else 0.0
+        self._attentive = bool(self.exit or max_age_s or sync)
         """Whether there is more to look after than bytes that arrive."""
         for descriptor in self.capture.sources:
             self.watch(descriptor)
@@ -95,14 +101,13 @@ class Shim:
 
     def run(self) -> None:
         """Serve until the container's output has ended."""
-        poll, writer, capture = self._poll.poll, self.writer, self.capture
-        sources, move = capture.sources, capture.move
+        poll, writer, capture, sources = self._poll, self.writer, self.capture, self.capture.sources
         while not self._over:
-            for descriptor, _ in poll(self._timeout() if self._attentive or writer.dropping else -1):
+            for descriptor, _ in poll.poll(self._timeout() if self._attentive or writer.dropping else -1):
                 source = sources.get(descriptor)
                 if source is None:
                     self._serve(descriptor)
-                elif not move(source):
+                elif not capture.move(source):
                     self.unwatch(descriptor)
                     capture.finish(source)
             if self._attentive or writer.dropping:
@@ -168,7 +173,7 @@ class Shim:
 
     def watch(self, descriptor: int) -> None:
         """Have `_serve` called when there is something to read."""
-        self._poll.register(descriptor, select.EPOLLIN)
+        self._poll.register(descriptor, EPOLLIN)
 
     def unwatch(self, descriptor: int) -> None:
         """Undo `watch`; also before a descriptor is closed, since an errand may have it open still."""
@@ -176,9 +181,9 @@ class Shim:
 
     # -- errands -------------------------------------------------------------------------------------------------
 
-    def send_on_errand(self, work: Callable[[], None]) -> None:
+    def send_on_errand(self, work: Callable[..., None], *arguments: Any) -> None:
         """Have something done aside, while the loop goes on."""
-        pid = errand.run(work)
+        pid = errand.run(work, *arguments)
         ended = os.pidfd_open(pid)
         self._errands[ended] = pid
         self.watch(ended)
@@ -286,7 +291,7 @@ class Shim:
         self._lose_keeper()
         self.keeper = keeper
         self.watch(keeper.fileno())
-        os.waitpid(errand.run(lambda: birth.hand_over(keeper, self._held(), self.pid)), 0)
+        os.waitpid(errand.run(birth.hand_over, keeper, self._held(), self.pid), 0)
 
     def _held(self) -> dict[str, int]:
         """Return the descriptors of which the keeper has duplicates, by name."""
@@ -307,34 +312,46 @@ class Shim:
         self._tell_keeper(b'{"op": "release"}')
 
 
-def _sources(held: dict[str, int]) -> list[Source]:
-    return [
-        Source(stream, held[name], held[f"{name}-stage-out"], held[f"{name}-stage-in"])
-        for name, stream in STREAM_OF.items()
-        if name in held
-    ]
+def _sources(held: dict[str, int], *, replaced: bool) -> list[Source]:
+    """Return the streams that are still open; of a container just made nothing is staged yet."""
+    sources = []
+    for name in STREAM_OF:
+        if name in held:
+            stage_out = held[f"{name}-stage-out"]
+            staged = unread(stage_out) if replaced else 0
+            sources.append(Source(STREAM_OF[name], held[name], stage_out, held[f"{name}-stage-in"], staged))
+    return sources
 
 
-def main(launch: Launch, held: dict[str, int], pid: int, recovery: Recovery | None) -> None:
+def _add_named(held: dict[str, int], places: dict[str, int], descriptors: list[int]) -> None:
+    """Add to `held` the descriptors that came with a message which says where each of them lies."""
+    for name in places:
+        held[name] = descriptors[places[name]]
+
+
+def main(request: bytes, descriptors: list[int], inherited: int, name: bytes) -> None:
     """Be the shim of a container, in a process just forked; return when it has ended.
 
-    `held`: "keeper" is our end of a connection to it, "daemon", if there, to a daemon; with `pid`, PID 1 of a
-    container that lives, the descriptors that the keeper held for a shim that died.
+    `request` is what `zygote.request` returned, `inherited` a descriptor of the zygote's. Of the named descriptors
+    "keeper" is our end of a connection to it, "daemon", if there, to a daemon; with `pid`, PID 1 of a container that
+    lives, the others are those that the keeper held for a shim that died.
     """
-    kinship.become_subreaper()
+    os.close(inherited)
+    become_shim(name)
+    fields, store, places, pid, recovery = loads(request)  # noqa: S302  # the keeper's words
+    launch = _new_tuple(Launch, (*fields, _new_tuple(StoreOptions, store)))
+    held: dict[str, int] = {}
+    _add_named(held, places, descriptors)
     keeper = SocketType(fileno=held["keeper"])
     daemon = SocketType(fileno=held["daemon"]) if "daemon" in held else None
     if recovery is not None:
         birth.recover(launch, keeper, pid, *recovery)
         return
-    if pid:
-        answer = errand.ask(lambda to: birth.take_over(launch, pid, to))
-    else:
-        answer = errand.ask(lambda to: birth.create(launch, daemon, keeper, to))
+    answer = errand.ask(birth.take_over, launch, pid) if pid else errand.ask(birth.create, launch, daemon, keeper)
     if answer is None:
         return
-    born, descriptors = answer
-    held |= dict(zip(born[-1], descriptors, strict=True))
+    born, brought = answer
+    _add_named(held, born[-1], brought)
     shim = Shim(launch, born, held, keeper, daemon, replaced=bool(pid))
     shim.run()
     shim.close()

@@ -1,96 +1,91 @@
 """The zygote: a fork of the keeper that does nothing but fork shims.
 
-A page that the keeper writes to after a fork is from then on the shim's alone, and the keeper writes to many. The
-zygote has been through a shim's life once (rehearsal.py) and touches as little as it can between two forks, so that
-what the shims share stays shared.
+What a shim writes to is its own, the rest it shares with all others; and CPython writes to whatever it uses. So the
+zygote loads what shims use into pages of its own (packing.py), goes through shims' lives until CPython has nothing
+more to prepare (rehearsal.py), and then touches as little as it can. The keeper loads none of it. Until that is done,
+about 0.2 s, a zygote that has prepared nothing serves in its place: a container to be recovered can't wait.
 
-Keeper → zygote, a packet for each shim: marshal of (launch, names, pid, recovery) and the descriptors that go with the
-names. Shims are children of the zygote, which lets the kernel reap them: what matters of their end the keeper learns
-from their connection. It is no subreaper, so that their orphans go to the keeper.
+Keeper → zygote, a packet for each shim: see `request`; and descriptors. Shims are children of the zygote, which lets
+the kernel reap them: what matters of their end the keeper learns from their connection. It is no subreaper, so that
+their orphans go to the keeper.
 """
 
 import gc
 import marshal
 import os
 import sys
+from collections.abc import Callable
 from socket import SocketType
 from typing import Any, Final
 
-from logd.logstore.options import StoreOptions
-from logd.runtime import kinship, shim
+from logd.runtime import kinship
 from logd.runtime.packets import receive, send
-from logd.runtime.protocol import Launch
+from logd.runtime.packing import fill_gaps
+from logd.runtime.protocol import Launch, Recovery
+
+NAME: Final = b"logd-zygote"
+Main = Callable[[bytes, list[int], int, bytes], None]
 
 
 def ask_for_shim(
-    zygote: SocketType, launch: Launch, descriptors: dict[str, int], pid: int, recovery: shim.Recovery | None = None
+    zygote: SocketType, launch: Launch, descriptors: dict[str, int], pid: int, recovery: Recovery | None = None
 ) -> None:
     """Have a shim forked that begins with these descriptors, see `shim.main`. Raises OSError if the zygote is gone."""
-    request: Any = ((*launch[:-1], tuple(launch.store)), tuple(descriptors), pid, recovery)
-    raw = marshal.dumps(request)
-    send(zygote, raw, list(descriptors.values()))
+    send(zygote, request(launch, descriptors, pid, recovery), list(descriptors.values()))
 
 
-def serve(requests: SocketType) -> None:
-    """Fork a shim for each request, until the keeper is gone."""
-    kinship.set_name(b"logd-zygote")
+def request(launch: Launch, descriptors: dict[str, int], pid: int, recovery: Recovery | None = None) -> bytes:
+    """Return what `shim.main` reads."""
+    places = {name: place for place, name in enumerate(descriptors)}
+    plain: Any = (launch[:-1], tuple(launch.store), places, pid, recovery)
+    return marshal.dumps(plain)
+
+
+def serve(requests: SocketType, scratch: str | None) -> None:
+    """Fork a shim for each request, until the keeper is gone; first prepare for it, in `scratch`, and say so."""
+    kinship.set_name(NAME)
+    kept = fill_gaps() if scratch else []
+    from logd.runtime.shim import main  # noqa: PLC0415  # late, so that it lies together
+
+    if scratch:
+        _rehearse(scratch, {0, 1, 2, requests.fileno()})
+        kinship.be_no_subreaper()
+        gc.collect()
+        kept += fill_gaps()
     kinship.disown_children()
-    gc.collect()
-    filled = _fill_pools()
+    inherited = requests.fileno()
     gc.freeze()
-    while filled:
+    if scratch:
+        send(requests, b"ready")
+    while True:
         raw, descriptors = receive(requests)
         if not raw:
             return
-        if _fork() == 0:
-            _be_shim(requests, raw, descriptors)
+        try:
+            pid = os.fork()
+        except OSError as error:  # no process to be had: the shim's connections end at once, and that is told
+            print(f"zygote: {error}", file=sys.stderr, flush=True)
+            pid = -1
+        if pid == 0:
+            _be_shim(main, raw, descriptors, inherited)
         for descriptor in descriptors:
             os.close(descriptor)
 
 
-POOL_BYTES: Final = 16 << 10
-POOL_HEADER_BYTES: Final = 48
-LARGEST_BYTES: Final = 512
-"""Of pymalloc, CPython 3.11 (Objects/obmalloc.c): objects of one size class lie in pools of their own."""
+def _rehearse(scratch: str, descriptors: set[int]) -> None:
+    from logd.runtime.rehearsal import rehearse  # noqa: PLC0415
 
-
-def _fill_pools() -> list[object]:
-    """Fill the gaps between objects, so that what is made from now on lies together, in pages of its own.
-
-    Otherwise each new object lands in a page full of older ones, which is copied: 0.2 MB in every shim.
-    """
-    filling: list[object] = []
-    for size in range(16, LARGEST_BYTES + 1, 16):
-        last = in_order = 0
-        while in_order < 4:  # the first blocks of a new pool come in order
-            one = bytes(size - 33) if size > 33 else float(len(filling)) if size == 32 else object()
-            filling.append(one)
-            if id(one) % POOL_BYTES == POOL_HEADER_BYTES or (in_order and id(one) == last + size):
-                in_order += 1
-            else:
-                in_order = 0
-            last = id(one)
-    return filling
-
-
-def _fork() -> int:
     try:
-        return os.fork()
-    except OSError as error:  # no process to be had: the shim's connections end at once, and that is told
-        print(f"zygote: {error}", file=sys.stderr, flush=True)
-        return -1
+        rehearse(scratch, descriptors)
+    except OSError as error:  # it only saves memory
+        print(f"zygote: rehearsal: {error}", file=sys.stderr, flush=True)
 
 
-def _be_shim(requests: SocketType, raw: bytes, descriptors: list[int]) -> None:
+def _be_shim(main: Main, raw: bytes, descriptors: list[int], inherited: int) -> None:
     """In the forked child: be a shim, and end."""
     code = 1
     try:
-        requests.close()
-        kinship.own_children()
-        kinship.set_name(b"logd-shim")
-        plain, names, pid, recovery = marshal.loads(raw)  # noqa: S302  # the keeper's words
-        launch = Launch(*plain[:-1], StoreOptions(*plain[-1]))  # type: ignore[call-arg]  # mypy takes the star for all
-        shim.main(launch, dict(zip(names, descriptors, strict=True)), pid, recovery)
+        main(raw, descriptors, inherited, b"logd-shim")
         code = 0
     except BaseException:  # whatever it is, this process ends here and says why
         sys.excepthook(*sys.exc_info())

@@ -29,6 +29,7 @@ LOGD = {
     "logd.runtime.kinship",
     "logd.runtime.oom",
     "logd.runtime.packets",
+    "logd.runtime.packing",
     "logd.runtime.pidfd",
     "logd.runtime.pipes",
     "logd.runtime.protocol",
@@ -40,7 +41,8 @@ LOGD = {
 
 def test_keeper_and_shims_import_the_writer_and_little_of_the_standard_library() -> None:
     root = Path(logd.__file__).parent.parent
-    code = f"import sys; sys.path.insert(0, {str(root)!r}); import logd.runtime.keeper; print(*sys.modules)"
+    imports = "import logd.runtime.keeper, logd.runtime.rehearsal"  # the zygote imports that one late
+    code = f"import sys; sys.path.insert(0, {str(root)!r}); {imports}; print(*sys.modules)"
     command = [sys.executable, "-S", "-E", "-s", "-c", code]
     modules = set(subprocess.run(command, check=True, capture_output=True, text=True).stdout.split())
     assert {name.partition(".")[0] for name in modules} & FORBIDDEN == set()

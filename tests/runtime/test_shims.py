@@ -7,6 +7,7 @@ import signal
 import subprocess
 import time
 from collections.abc import AsyncIterator, Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -38,7 +39,8 @@ def exec_root(tmp_path: Path) -> Iterator[Path]:
     yield root
     for comm in ("logd-keeper", "logd-shim"):
         for pid in processes_named(comm, root):
-            os.kill(pid, signal.SIGKILL)
+            with suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
 
 
 @pytest_asyncio.fixture
@@ -170,6 +172,24 @@ async def test_nothing_is_lost_or_doubled_when_a_process_is_killed_again_and_aga
     assert outcome["lines"] == outcome["generator_lines"] == 6_000_000
     assert [outcome[name] for name in ("missing", "doubled", "disorder", "bad", "code")] == [0] * 5
     assert outcome["generator_errno"] == 0
+
+
+async def test_containers_are_started_though_every_zygote_is_killed(
+    tmp_path: Path, exec_root: Path, supervisor: Supervisor
+) -> None:
+    for name in ("z1", "z2", "z3"):
+        launch = make_launch(tmp_path, exec_root, name, ["/bin/sh", "-c", f"echo {name}"])
+        shim = await supervisor.launch(launch)
+        await shim.start()
+        await shim.drained
+        assert output(launch) == f"{name}\n".encode()
+        await shim.gone.wait()
+        delete(launch)
+        for pid in processes_named("logd-zygote", exec_root):
+            with suppress(ProcessLookupError):  # of a zygote that still prepares itself, children come and go
+                os.kill(pid, signal.SIGKILL)
+            while Path(f"/proc/{pid}").exists():  # one that is dying still takes requests
+                await asyncio.sleep(0.01)
 
 
 async def test_all_processes_killed_at_once_leave_the_container_alive_and_watched_again(
