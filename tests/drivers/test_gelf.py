@@ -520,6 +520,7 @@ async def test_an_input_that_never_reads_is_left_by_the_deadline_and_half_a_mess
         with pytest.raises(TimeoutError):
             async with asyncio.timeout(0.5):
                 await made.send(one)
+        assert 0 < one.acknowledged < len(lines)  # which the peer's kernel has
         with pytest.raises(ConnectionError, match="ends in the middle of a message"):
             await made.send(batch(b"after"))
         await made.close()

@@ -741,6 +741,18 @@ async def test_a_collector_that_starts_anew_acknowledges_nothing_of_what_it_had_
         assert collector.lines == ["next", "lost", "lost"]
 
 
+async def test_a_connection_that_fails_casts_doubt_on_all_that_is_not_indexed() -> None:
+    async with peer(acks=True) as collector, driver(collector, splunk_index_acknowledgment="true") as made:
+        collector.index_at_once = False
+        waiting = asyncio.create_task(made.send(batch(b"posted")))
+        await until(lambda: collector.polls > 0)
+        collector.faults = [collector.reset]
+        with pytest.raises(ConnectionError):
+            await made.send(batch(b"next"))
+        with pytest.raises(ConnectionError, match="not acknowledged: "):
+            await asyncio.wait_for(waiting, TIMEOUT_S)
+
+
 async def test_a_token_without_acknowledgement_says_so() -> None:
     async with peer() as collector, driver(collector, splunk_index_acknowledgment="true") as made:
         with pytest.raises(ConnectionError, match="the answer has no ackId"):
