@@ -193,7 +193,8 @@ class _Connection:
         try:
             upstream = await self._connect()
             ways = self._forward(upstream), self._backward(upstream)
-            self._is_orderly |= await _all(*(asyncio.create_task(way, name="proxied way") for way in ways))
+            is_done = await _all(*(asyncio.create_task(way, name="proxied way") for way in ways))
+            self._is_orderly = self._is_orderly or is_done
         except (OSError, asyncio.CancelledError):
             pass
         finally:

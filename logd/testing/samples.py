@@ -1,5 +1,6 @@
 """Lines that containers print in tests, plain and odd."""
 
+from hashlib import shake_256
 from typing import Final
 
 from logd.record import STDERR, STDOUT
@@ -25,9 +26,18 @@ MEBIBYTE: Final = 1 << 20
 
 
 def numbered(first: int, count: int, width: int = 0) -> list[Line]:
-    """Return lines, each other than all others, of both streams; each fifth is stderr's."""
-    filler = b"x" * width
-    return [(STDERR if at % 5 == 4 else STDOUT, b"line %06d %s" % (at, filler)) for at in range(first, first + count)]
+    """Return lines, each other than all others, of both streams; each fifth is stderr's.
+
+    Their text goes on for `width` bytes in which a compressor finds little.
+    """
+    return [
+        (STDERR if at % 5 == 4 else STDOUT, b"line %06d %s" % (at, _noise(at, width)))
+        for at in range(first, first + count)
+    ]
+
+
+def _noise(seed: int, width: int) -> bytes:
+    return shake_256(b"%d" % seed).hexdigest((width + 1) // 2)[:width].encode()
 
 
 def long_line(size: int = MEBIBYTE) -> bytes:
