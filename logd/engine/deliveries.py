@@ -6,12 +6,14 @@ file, and moves with it; a forwarder that dies loses nothing.
 
 import asyncio
 import dataclasses
+import logging
 from collections.abc import Iterable
 from typing import Any, Final
 
+from logd.config import DaemonConfig
 from logd.container import Container
 from logd.driver import parse_options
-from logd.engine.logopts import log_path, logging_of
+from logd.engine.logopts import log_path, logging_of, store_options
 from logd.errors import InvalidParameter, NotFound
 from logd.forward.account import account
 from logd.forward.routes import DeliveryOptions, Route
@@ -19,7 +21,10 @@ from logd.forward.supervision import Attachment, Forwarding
 from logd.logstore.cursor import parse_cursor
 from logd.logstore.progress import Progress, ProgressFile, read_progress, remove_progress
 from logd.logstore.reader import end_positions
+from logd.logstore.trim import trim
 from logd.spec import LogConfig
+
+log = logging.getLogger(__name__)
 
 START: Final = "start"
 NOW: Final = "now"
@@ -29,7 +34,8 @@ DRAIN_LOOK_S: Final = 0.05
 class Deliveries:
     """What is delivered of all containers. Made once by the engine."""
 
-    def __init__(self, forwarding: Forwarding) -> None:
+    def __init__(self, config: DaemonConfig, forwarding: Forwarding) -> None:
+        self._config = config
         self._forwarding = forwarding
         self._endings: dict[str, asyncio.Task[None]] = {}
 
@@ -49,14 +55,14 @@ class Deliveries:
         for key in self._keys(container):
             if self._forwarding.find(key):
                 self._forwarding.end(key)
-                self._forget_at_end(key)
+                self._forget_at_end(key, container)
 
     def resume(self, container: Container) -> None:
         """Deliver, after a start of the daemon, what is left of a container that does not run."""
         routes = [route for route in logging_of(container.host.log_config).routes if _is_behind(container, route)]
         self._attach(container, routes, is_ended=True)
         for route in routes:
-            self._forget_at_end(f"{container.id}/{route.name}")
+            self._forget_at_end(f"{container.id}/{route.name}", container)
 
     def _attach(self, container: Container, routes: Iterable[Route], *, is_ended: bool) -> None:
         config = container.host.log_config
@@ -67,18 +73,23 @@ class Deliveries:
             self._cancel_ending(key)
             self._forwarding.attach(Attachment(key, route, info, folder, limits.max_line_size, is_ended))
 
-    def _forget_at_end(self, key: str) -> None:
-        self._endings[key] = asyncio.create_task(self._forget_when_done(key), name=f"end of {key[:12]}")
+    def _forget_at_end(self, key: str, container: Container) -> None:
+        self._endings[key] = asyncio.create_task(self._forget_when_done(key, container), name=f"end of {key[:12]}")
 
     def _cancel_ending(self, key: str) -> None:
         if ending := self._endings.pop(key, None):
             ending.cancel()
 
-    async def _forget_when_done(self, key: str) -> None:
-        attachment = self._forwarding.find(key)
-        if attachment is not None:
+    async def _forget_when_done(self, key: str, container: Container) -> None:
+        if attachment := self._forwarding.find(key):
             await attachment.done.wait()
             await self._forwarding.detach(key)
+        if not (container.state.running or container.removed):
+            options = store_options(container.host.log_config, self._config)
+            try:
+                await asyncio.to_thread(trim, str(container.log_dir), options)
+            except OSError as error:
+                log.debug("trimming: %s", error, extra={"container": container.id})
         self._endings.pop(key, None)
 
     # -- removal -----------------------------------------------------------------------------------------------------

@@ -47,7 +47,7 @@ class Engine:
     def __init__(
         self, config: DaemonConfig, images: ImageStore, supervisor: Supervisor, events: EventBus, watcher: Watcher
     ) -> None:
-        deliveries = Deliveries(Forwarding(plugins.load()))
+        deliveries = Deliveries(config, Forwarding(plugins.load()))
         self._world = World(config, images, supervisor, events, watcher, deliveries)
         self._removal = Removal(self._world)
         self._lifecycle = Lifecycle(self._world, self._removal.auto_remove)

@@ -91,6 +91,8 @@ class StoreWriter:
         self._full_reason = reason
         self.dropping = reason != ""
         """Whether the disk is full: what arrives now can't be taken."""
+        self.claimed = self.blocked = False
+        """Whether more is kept than the bounds say, for a driver; whether the container has to wait for it."""
         self._retry_at = 0.0
         self._unsynced = False
         self._until_check = RESERVE_CHECK_BYTES
@@ -330,7 +332,9 @@ class StoreWriter:
 
     def enforce(self) -> None:
         """Remove closed segments that the store's and the host's bounds no longer allow."""
-        self.retention.enforce(time.time_ns(), self.protected, (self.ends[STDOUT], self.ends[STDERR]))
+        retention = self.retention
+        retention.enforce(time.time_ns(), self.protected, (self.ends[STDOUT], self.ends[STDERR]))
+        self.claimed, self.blocked = retention.is_claimed, retention.is_blocked
 
     def _look_at_host(self) -> None:
         missing = missing_reserve(self.folder, self.options)

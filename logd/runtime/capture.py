@@ -15,10 +15,13 @@ from logd.runtime.pipes import PIPE_BYTES
 RATE_WINDOW: Final = 16
 BUSY_WINDOW_NS: Final = RATE_WINDOW * 50_000
 """16 batches in less than 0.8 ms, so over 20,000 a second: then larger batches are worth a short wait."""
+BUSY_ALONE_NS: Final = RATE_WINDOW * 500_000
+"""The same while only one stream comes, whose order nothing can disturb: 2,000 a second."""
 PAUSE_S: Final = 0.0003
 SMALL_BATCH_BYTES: Final = 256 << 10
 CALM_BATCH_BYTES: Final = 8 << 10
 """A batch that stays below this in spite of the pause ends the busy period: 8 KiB in 0.3 ms are 27 MB/s."""
+CALM_ALONE_BYTES: Final = 1 << 10
 LEASE_LAG_BYTES: Final = 8 << 20
 """How far a lossless reader may lie behind before the container waits for it."""
 
@@ -47,6 +50,10 @@ class Capture:
         self._batches = 0
         self._window_began_ns = 0
         self._busy = False
+        self._latest = 0
+        """The stream of the last batch."""
+        self._alone = 0
+        """How many batches in a row were of that stream."""
         for source in sources:
             self.sources[source.pipe] = source
             if source.staged:
@@ -59,8 +66,8 @@ class Capture:
 
     @property
     def held_back(self) -> bool:
-        """Whether the container has to wait: its lossless reader lags, or the disk is full and mode=blocking."""
-        if any(source.staged for source in self.sources.values()):
+        """Whether the container has to wait: its lossless reader lags, or, with mode=blocking, a disk or a driver."""
+        if self.writer.blocked or any(source.staged for source in self.sources.values()):
             return True
         protected = self.writer.protected
         if protected is None:
@@ -81,7 +88,7 @@ class Capture:
             return False
         source.staged = moved
         self._store(source)
-        self._wait_for_more(moved)
+        self._wait_for_more(source.stream, moved)
         return True
 
     def _store(self, source: Source) -> bool:
@@ -97,14 +104,19 @@ class Capture:
                 source.staged = 0
         return True
 
-    def _wait_for_more(self, moved: int) -> None:
+    def _wait_for_more(self, stream: int, moved: int) -> None:
         """In a busy period give the container a moment to fill its pipe: fewer and larger batches cost less.
 
-        Below 20,000 batches a second nothing waits, so that the order of the two streams and a follower's latency
-        stay as good as they can be.
+        While both streams come and there are less than 20,000 batches a second nothing waits, so that their order
+        stays as good as it can be.
         """
+        if stream != self._latest:
+            self._latest = stream
+            self._alone = 0
+        self._alone += 1
+        is_alone = self._alone > RATE_WINDOW
         if self._busy:
-            if moved < CALM_BATCH_BYTES:
+            if moved < (CALM_ALONE_BYTES if is_alone else CALM_BATCH_BYTES):
                 self._busy = False
             elif moved < SMALL_BATCH_BYTES:
                 time.sleep(PAUSE_S)
@@ -112,7 +124,7 @@ class Capture:
         self._batches += 1
         if self._batches % RATE_WINDOW == 0:
             now = time.monotonic_ns()
-            self._busy = now - self._window_began_ns < BUSY_WINDOW_NS
+            self._busy = now - self._window_began_ns < (BUSY_ALONE_NS if is_alone else BUSY_WINDOW_NS)
             self._window_began_ns = now
 
     def finish(self, source: Source) -> None:

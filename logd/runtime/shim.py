@@ -45,6 +45,8 @@ REAPED_WAIT_S: Final = 1.0
 RETRY_S: Final = 0.1
 SYNC_S: Final = 1.0
 AGE_CHECK_S: Final = 60.0
+CLAIMS_CHECK_S: Final = 2.0
+"""How often it is looked whether a driver has come on that segments are kept for."""
 
 _new_tuple: Final = tuple.__new__
 """Makes a named tuple without running Python, which would cost a shim 20 kB for each kind of it."""
@@ -86,7 +88,7 @@ class Shim:
         self._errands: dict[int, int] = {}
         """The pids of errands, by their pidfds."""
         self._drain_until = time.monotonic() + DRAIN_S if self.exit else 0.0
-        self._reaped_until = self._sync_at = 0.0
+        self._reaped_until = self._sync_at = self._claims_at = 0.0
         self._age_at = time.monotonic() + AGE_CHECK_S if max_age_s else 0.0
         self._attentive = bool(self.exit or max_age_s or sync)
         """Whether there is more to look after than bytes that arrive."""
@@ -103,14 +105,15 @@ class Shim:
         """Serve until the container's output has ended."""
         poll, writer, capture, sources = self._poll, self.writer, self.capture, self.capture.sources
         while not self._over:
-            for descriptor, _ in poll.poll(self._timeout() if self._attentive or writer.dropping else -1):
+            is_calm = not (self._attentive or writer.dropping or writer.claimed)
+            for descriptor, _ in poll.poll(-1 if is_calm else self._timeout()):
                 source = sources.get(descriptor)
                 if source is None:
                     self._serve(descriptor)
                 elif not capture.move(source):
                     self.unwatch(descriptor)
                     capture.finish(source)
-            if self._attentive or writer.dropping:
+            if self._attentive or writer.dropping or writer.claimed:
                 self._look_after()
 
     def _serve(self, descriptor: int) -> None:
@@ -133,6 +136,8 @@ class Shim:
             due.append(self._drain_until)
         if self.writer.dropping:
             due.append(time.monotonic() + RETRY_S)
+        if self.writer.claimed:
+            due.append(self._claims_at)
         return max(0.0, min(due) - time.monotonic()) if due else -1
 
     def _look_after(self) -> None:
@@ -141,6 +146,9 @@ class Shim:
         if writer.dropping:
             self._attentive = True
             self.capture.retry()
+        if writer.claimed and now >= self._claims_at:
+            self._claims_at = now + (RETRY_S if writer.blocked else CLAIMS_CHECK_S)
+            writer.enforce()
         if self.capture.held_back != self._waiting:
             self._hold_back(not self._waiting)
         if writer.options.sync == "1s":

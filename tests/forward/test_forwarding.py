@@ -230,6 +230,43 @@ def test_undelivered_segments_are_kept_up_to_the_budget_and_the_loss_beyond_it_i
     assert len(arrived) == len(set(arrived))
 
 
+def test_what_was_kept_for_a_driver_goes_once_it_has_it(run: Any, probe: Any, drivers: Any, forwarding: Any) -> None:
+    target = probe()
+    target.behave("refuse")
+    limits = ("--log-opt", "max-size=20k", "--log-opt", "max-file=2")
+    script = COUNT.format(n=20_000)
+    ended = run(script, "--log-driver", "local,probe", *limits, *target.options())
+    lives = run(f"{script}; sleep 1000", "--log-driver", "local,probe", *limits, *target.options())
+
+    def segments(container: str) -> int:
+        return len(list((forwarding.data_root / "containers" / container / "log").glob("*.index")))
+
+    wait_until(lambda: min(segments(ended), segments(lives)) > 5)
+    forwarding.docker("wait", ended)
+    target.behave("well")
+    wait_until(lambda: max(segments(ended), segments(lives)) <= 2)
+    assert len(target.texts()) == 40_000
+
+
+def test_with_mode_blocking_the_container_waits_for_its_driver_and_nothing_is_dropped(
+    run: Any, probe: Any, drivers: Any, forwarding: Any
+) -> None:
+    target = probe()
+    target.behave("refuse")
+    limits = ("max-size=20k", "max-file=2", "undelivered-max-size=100k", "mode=blocking")
+    options = [word for one in limits for word in ("--log-opt", one)]
+    container = run("yes 123456789 | head -c 6000000", "--log-driver", "local,probe", *options, *target.options())
+    wait_until(lambda: drivers(container)["probe"]["buffered"] > 100_000)
+    held = drivers(container)["probe"]["captured"]
+    assert forwarding.docker("inspect", "-f", "{{.State.Running}}", container).stdout == "true\n"
+    target.behave("well")
+    assert forwarding.docker("wait", container).stdout == "0\n"
+    account = settled(drivers, container)
+    assert held < 6_000_000
+    assert (account["delivered"], account["dropped"], account["difference"]) == (6_000_000, {}, 0)
+    assert len(target.texts()) == 600_000
+
+
 def test_a_plugin_that_is_broken_is_named_and_the_others_work(forwarding: Any) -> None:
     found = json.loads(forwarding.logd("plugins", "--format", "json").stdout)
     broken = {one["plugin"]: one["reason"] for one in found["broken"]}
