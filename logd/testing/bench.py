@@ -140,6 +140,10 @@ class Bench:
         self._destinations: list[Destination] = []
         self._tasks: dict[asyncio.Task[bool], Box] = {}
         self._interruptions: Iterator[float] = iter(())
+        sample = self._make()
+        self.confirms = sample.confirms
+        """Whether the driver, with these log-opts, confirms."""
+        self.max_record_bytes = sample.max_record_bytes
 
     async def __aenter__(self) -> "Bench":
         """Get ready."""
@@ -197,11 +201,6 @@ class Bench:
     def has_tried(self, box: Box, attempts: int) -> bool:
         """Tell whether `send` has been called that often, or a container has nothing left to send."""
         return len(self.attempts) >= attempts or box.is_delivered
-
-    @property
-    def confirms(self) -> bool:
-        """Whether the driver, with these log-opts, confirms."""
-        return self._make().confirms
 
     @property
     def state(self) -> str:

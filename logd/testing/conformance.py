@@ -198,7 +198,7 @@ class DriverConformance:
             bench.deliver(box)
             line = long_line(size)
             box.prints([(STDOUT, b"before"), (STDOUT, line), (STDOUT, b"after")])
-            if not self.splits_lines and not 0 < self.driver.max_record_bytes < size:
+            if not self.splits_lines and not 0 < bench.max_record_bytes < size:
                 await self.expect_exactly(bench, box, target)
                 return
             await self.deliver_all(bench, box)
