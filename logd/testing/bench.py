@@ -198,10 +198,6 @@ class Bench:
                 while not holds(await look()):  # noqa: ASYNC110  # destinations are asked, they tell nobody
                     await asyncio.sleep(ARRIVAL_LOOK_S)
 
-    def has_tried(self, box: Box, attempts: int) -> bool:
-        """Tell whether `send` has been called that often, or a container has nothing left to send."""
-        return len(self.attempts) >= attempts or box.is_delivered
-
     @property
     def state(self) -> str:
         """How the deliveries fare, for a person."""
