@@ -18,10 +18,14 @@ BUSY_WINDOW_NS: Final = RATE_WINDOW * 50_000
 BUSY_ALONE_NS: Final = RATE_WINDOW * 500_000
 """The same while only one stream comes, whose order nothing can disturb: 2,000 a second."""
 PAUSE_S: Final = 0.0003
+LONGEST_PAUSE_S: Final = 0.004
+"""While only one stream comes, the pause is doubled up to this until batches are no longer small: where many containers
+share few cores each writes little in 0.3 ms, and waking for it costs more than moving it."""
 SMALL_BATCH_BYTES: Final = 256 << 10
 CALM_BATCH_BYTES: Final = 8 << 10
 """A batch that stays below this in spite of the pause ends the busy period: 8 KiB in 0.3 ms are 27 MB/s."""
-CALM_ALONE_BYTES: Final = 1 << 10
+NS_PER_BYTE_ALONE: Final = 500
+"""While only one stream comes, a busy period lasts as long as there are at least so many bytes: 2 MB/s."""
 LEASE_LAG_BYTES: Final = 8 << 20
 """How far a lossless reader may lie behind before the container waits for it."""
 
@@ -47,9 +51,11 @@ class Capture:
         self.writer = writer
         self.sources: dict[int, Source] = {}
         """By the pipe's descriptor; a stream that has ended is gone from it."""
-        self._batches = 0
+        self._batches = self._moved = 0
+        """Since the window began."""
         self._window_began_ns = 0
         self._busy = False
+        self._pause = PAUSE_S
         self._latest = 0
         """The stream of the last batch."""
         self._alone = 0
@@ -114,18 +120,32 @@ class Capture:
             self._latest = stream
             self._alone = 0
         self._alone += 1
-        is_alone = self._alone > RATE_WINDOW
-        if self._busy:
-            if moved < (CALM_ALONE_BYTES if is_alone else CALM_BATCH_BYTES):
-                self._busy = False
-            elif moved < SMALL_BATCH_BYTES:
-                time.sleep(PAUSE_S)
-            return
         self._batches += 1
-        if self._batches % RATE_WINDOW == 0:
-            now = time.monotonic_ns()
-            self._busy = now - self._window_began_ns < (BUSY_ALONE_NS if is_alone else BUSY_WINDOW_NS)
-            self._window_began_ns = now
+        self._moved += moved
+        is_alone = self._alone > RATE_WINDOW
+        if self._batches == RATE_WINDOW:
+            self._judge(is_alone)
+        if not self._busy:
+            return
+        if moved < CALM_BATCH_BYTES and not is_alone:
+            self._busy = False
+        elif moved >= SMALL_BATCH_BYTES:
+            self._pause = PAUSE_S
+        else:
+            if is_alone and self._pause < LONGEST_PAUSE_S:
+                self._pause += self._pause
+            time.sleep(self._pause)
+
+    def _judge(self, is_alone: bool) -> None:
+        """End a window: decide whether the period is busy, by its batches, and while one stream comes by its bytes."""
+        now = time.monotonic_ns()
+        elapsed = now - self._window_began_ns
+        if is_alone:
+            self._busy = (self._busy or elapsed < BUSY_ALONE_NS) and self._moved * NS_PER_BYTE_ALONE > elapsed
+        else:
+            self._busy = self._busy or elapsed < BUSY_WINDOW_NS
+        self._window_began_ns = now
+        self._batches = self._moved = 0
 
     def finish(self, source: Source) -> None:
         """The stream has ended: close its pipes."""
