@@ -205,7 +205,7 @@ class LogDriver(ABC, Generic[O]):
     Delivery calls `open`, then `send` again and again, then `close`; all in one event loop. `send` has three outcomes:
 
     - it returns: the destination has taken responsibility for the whole batch (with `confirms` false: it was sent);
-    - OSError, so also ConnectionError and TimeoutError: again, later, but for what `batch.ack` told of;
+    - OSError, so also ConnectionError and TimeoutError, and EOFError: again, later, but for what `batch.ack` told of;
     - Reject: never.
 
     After any exception, cancellation by delivery's deadline included, `close` and `open` are called before the next

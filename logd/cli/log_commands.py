@@ -103,8 +103,8 @@ def print_status(state: dict[str, Any]) -> None:
     )
     titles = ("STREAM", "PRINTED", "KEPT", "EXPIRED", "CLEARED", "LOST")
     print_table(titles, [_stream_row(name, stream) for name, stream in state["streams"].items()])
-    if state["drivers"]:
-        print_drivers(state["drivers"])
+    if drivers := state.get("drivers"):  # an older daemon has none
+        print_drivers(drivers)
     if state["gaps"]:
         rows = [
             (gap["time"], gap["stream"], str(gap["position"]), _length(gap), gap["reason"]) for gap in state["gaps"]

@@ -50,8 +50,10 @@ class Destination:
                     await self.driver.send(batch)
             except Reject:
                 raise  # said in good order
-            except BaseException:
+            except BaseException as error:
                 await self._broken(opened)
+                if isinstance(error, EOFError):  # asyncio's word for a peer that is gone
+                    raise ConnectionResetError(str(error)) from error
                 raise
             self.failures = 0
 

@@ -316,6 +316,31 @@ def test_log_status_shows_what_is_kept_and_what_is_lost(peer: Peer, logd: Logd) 
     assert json.loads(logd("log", "status", "--format=json", "web").stdout) == STORE
 
 
+def test_log_driver_shows_and_changes_where_output_goes(peer: Peer, logd: Logd) -> None:
+    drivers = [
+        {
+            "name": "audit", "driver": "fluentd", "state": "retrying", "forwarder": "running", "error": "refused",
+            "delivered": 5000, "unconfirmed": 0, "buffered": 700, "dropped": {"rejected": 8}, "retries": 3,
+            "difference": 0,
+        }
+    ]  # fmt: skip
+    peer.routes["GET /logd/containers/web/drivers"] = lambda _: (200, drivers)
+    assert [line.split() for line in logd("log", "driver", "ls", "web").stdout.splitlines()][1] == [
+        "audit", "fluentd", "retrying", "5kB", "0B", "700B", "8B", "rejected", "3", "0", "refused",
+    ]  # fmt: skip
+    assert json.loads(logd("log", "driver", "ls", "--format", "json", "web").stdout) == drivers
+    for method, path in (("PUT", ""), ("POST", ""), ("DELETE", "/audit")):
+        peer.routes[f"{method} /logd/containers/web/drivers{path}"] = lambda _: (204, None)
+    for arguments in (
+        ("set", "web", "syslog"),
+        ("add", "web", "a=syslog", "--from", "start"),
+        ("remove", "web", "audit"),
+    ):
+        assert logd("log", "driver", *arguments).returncode == 0
+    refused = logd("log", "driver", "add", "web", "syslog", "--log-opt", "nonsense")
+    assert (refused.returncode, "write key=value" in refused.stderr) == (125, True)
+
+
 def test_log_clear_acts_on_each(peer: Peer, logd: Logd) -> None:
     peer.routes["POST /logd/containers/web/log/clear"] = lambda _: (204, None)
     assert logd("log", "clear", "web").stdout == "web\n"
@@ -384,9 +409,15 @@ def test_a_group_alone_shows_its_help(logd: Logd, group: tuple[str, ...]) -> Non
 def commands() -> list[click.Command]:
     from logd.cli.main import cli
 
-    group = cli.commands["log"]
-    assert isinstance(group, click.Group)
-    return [one for one in (*cli.commands.values(), *group.commands.values()) if one is not group]
+    found: list[click.Command] = []
+    waiting = list(cli.commands.values())
+    while waiting:
+        one = waiting.pop(0)
+        if isinstance(one, click.Group):
+            waiting += one.commands.values()
+        else:
+            found.append(one)
+    return found
 
 
 @pytest.mark.parametrize("command", commands(), ids=lambda command: command.name)

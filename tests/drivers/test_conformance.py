@@ -142,6 +142,7 @@ class GelfInput(Target):
         return [Received(container, LEVELS[one["level"]], one["short_message"].encode()) for one in found]
 
 
+@pytest.mark.soak
 class TestGelfOverTCP(Conformance):
     driver = GelfDriver
     is_lossless = False
@@ -173,6 +174,7 @@ class SplunkCollector(Target):
         return [Received(container, STREAMS[one["source"]], one["line"].encode()) for one in events]
 
 
+@pytest.mark.soak
 class TestSplunkWithAcknowledgement(Conformance):
     driver = SplunkDriver
     is_lossless = False

@@ -25,7 +25,7 @@ from rsyslog import Rsyslog
 
 LOGGEN_SOURCE = Path(__file__).parents[2] / "bench" / "loggen.c"
 RATE = 2000
-LINES = 8000
+LINES = 4000
 LONGEST_WRITE_NS = 1_000_000_000
 """A container that waits for a destination waits for seconds; on a busy machine a write may be late by itself."""
 
@@ -127,14 +127,19 @@ FAULTS: dict[str, tuple[Callable[[], ForwardPeer], Callable[[ForwardPeer], Any]]
     "none": (lambda: ForwardPeer(acknowledge), lambda peer: peer),
     "acknowledges half": (lambda: ForwardPeer(half), lambda peer: peer),
     "resets": (lambda: ForwardPeer(reset), lambda peer: peer),
-    "resets in the middle of a message": (lambda: ForwardPeer(acknowledge, reset_after=300_000), lambda peer: peer),
+    "resets in the middle of a message": (lambda: ForwardPeer(acknowledge, reset_after=200_000), lambda peer: peer),
     "doubled and unknown acknowledgements": (lambda: ForwardPeer(doubled_and_unknown), lambda peer: peer),
     "away at first": (lambda: ForwardPeer(acknowledge), away_at_first),
     "restarted again and again": (lambda: ForwardPeer(acknowledge), restarted),
 }
 
 
-@pytest.mark.parametrize("fault", FAULTS)
+SHORT = ("none", "resets", "restarted again and again")
+
+
+@pytest.mark.parametrize(
+    "fault", [one if one in SHORT else pytest.param(one, marks=pytest.mark.soak) for one in FAULTS]
+)
 async def test_fluentd_gets_every_line_and_no_write_waits(forwarding: Any, loggen: Path, fault: str) -> None:
     make, around = FAULTS[fault]
     peer = make()
@@ -149,7 +154,7 @@ async def test_fluentd_gets_every_line_and_no_write_waits(forwarding: Any, logge
     assert first_seen(numbers(peer.lines)) == list(range(LINES))
 
 
-@pytest.mark.parametrize("deaf", ["does not read", "does not acknowledge"])
+@pytest.mark.parametrize("deaf", [pytest.param("does not read", marks=pytest.mark.soak), "does not acknowledge"])
 async def test_a_fluentd_that_does_not_answer_holds_up_nobody_and_gets_all_once_it_does(
     forwarding: Any, loggen: Path, deaf: str
 ) -> None:
@@ -166,7 +171,7 @@ async def test_a_fluentd_that_does_not_answer_holds_up_nobody_and_gets_all_once_
     assert first_seen(numbers(other.lines)) == list(range(LINES))
 
 
-@pytest.mark.parametrize("victim", ["forwarder", "daemon"])
+@pytest.mark.parametrize("victim", ["forwarder", pytest.param("daemon", marks=pytest.mark.soak)])
 async def test_processes_killed_again_and_again_cost_fluentd_no_line(
     forwarding: Any, loggen: Path, victim: str
 ) -> None:
@@ -230,7 +235,9 @@ def syslog(address: str) -> list[str]:
     return ["--log-driver", "syslog", *(word for one in options for word in ("--log-opt", one))]
 
 
-@pytest.mark.parametrize("how", ["tcp", "unix", "unixgram", "udp"])
+@pytest.mark.parametrize(
+    "how", ["tcp", "unixgram", *(pytest.param(how, marks=pytest.mark.soak) for how in ("unix", "udp"))]
+)
 def test_rsyslog_gets_every_line(forwarding: Any, loggen: Path, rsyslog: Rsyslog, how: str) -> None:
     writer = Writer(forwarding, loggen, *syslog(rsyslog.address(how)))
     writer.never_waited()
@@ -257,7 +264,7 @@ def test_rsyslog_that_is_away_for_a_while_gets_what_it_has_missed(
 # -- json-file -------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("victim", ["forwarder", "daemon"])
+@pytest.mark.parametrize("victim", [pytest.param("forwarder", marks=pytest.mark.soak), "daemon"])
 def test_json_file_has_each_line_once_although_processes_are_killed(forwarding: Any, loggen: Path, victim: str) -> None:
     writer = Writer(forwarding, loggen, "--log-driver", "json-file", lines=2 * LINES)
     path = Path(forwarding.docker("inspect", "-f", "{{.LogPath}}", writer.id).stdout.strip())
