@@ -9,7 +9,7 @@ import pytest
 
 NAUGHTY = Path(__file__).with_name("naughty.py")
 MISTAKES = {
-    "Plain": "half_an_answer",  # lets EOFError out
+    "Plain": "half_an_answer",  # lets an error out that is no OSError
     "DoesNotWait": "destination_that_hangs",
     "TakesHalfAnAnswer": "half_an_answer",
     "AcknowledgesTooSoon": "reset_in_the_middle",
