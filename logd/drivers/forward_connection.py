@@ -122,7 +122,7 @@ class ForwardConnection(asyncio.Protocol):
         except TimeoutError:
             log.debug("%s: the close took too long", self.address)
         finally:
-            self._transport.abort()
+            _abort(self._transport)
 
     # What the event loop calls.
 
@@ -242,7 +242,7 @@ class ForwardConnection(asyncio.Protocol):
                 own.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET_ON_CLOSE)
         self._unacknowledged.clear()
         self._sent.clear()
-        self._transport.abort()
+        _abort(self._transport)
 
     def _check(self) -> None:
         if self._failure is not None:
@@ -283,7 +283,7 @@ async def connect(
             await connection.ready()
     except BaseException as error:
         if isinstance(transport, asyncio.Transport):
-            transport.abort()
+            _abort(transport)
         if isinstance(error, TimeoutError) and not str(error):
             what = "connection" if transport is None else "HELO and PONG (does the server ask for a shared key?)"
             raise TimeoutError(f"{address}: no {what} within {CONNECT_TIMEOUT_S:g} s") from error
@@ -295,3 +295,9 @@ def _look_at_exception(future: "asyncio.Future[None]") -> None:
     """Keep asyncio from complaining that nobody has asked for a failure: whoever waited may have been cancelled."""
     if future.done() and not future.cancelled():
         future.exception()
+
+
+def _abort(transport: asyncio.Transport) -> None:
+    """Close a transport at once, or see that it is closed: for that CPython 3.11.2 has an AttributeError with TLS."""
+    with contextlib.suppress(AttributeError):
+        transport.abort()
