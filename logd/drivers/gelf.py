@@ -20,7 +20,7 @@ from urllib.parse import urlsplit
 
 from logd.driver import Batch, CommonOptions, ContainerInfo, LogDriver, Reject, boolean, opt, text
 from logd.drivers.gelf_format import GZIP, NONE, ZLIB, MessageFormat, Packing, TooLargeError
-from logd.drivers.unacknowledged import Datagrams, Stream, connect_tcp, connect_udp, resolve
+from logd.drivers.unacknowledged import Datagrams, Stream, connect_tcp, connect_udp, has_moved
 from logd.hookspecs import hookimpl
 
 log = logging.getLogger(__name__)
@@ -35,7 +35,6 @@ TCP_RECORD_BYTES: Final = 256 << 10
 DATAGRAMS_AT_A_TIME: Final = 64
 """Then others in the event loop have their turn."""
 RESOLVE_AGAIN_S: Final = 30.0
-RESOLVE_TIMEOUT_S: Final = 2.0
 
 
 @dataclass(frozen=True)
@@ -297,12 +296,8 @@ class GelfDriver(LogDriver[GelfOptions]):
         if time.monotonic() < self._resolve_at:
             return
         self._resolve_at = time.monotonic() + RESOLVE_AGAIN_S
-        with suppress(OSError):  # what can't be resolved now may have been right before
-            async with asyncio.timeout(RESOLVE_TIMEOUT_S):
-                found = await resolve(self._address.host, self._address.port, socket.SOCK_DGRAM)
-            if datagrams.peer not in [address for _, address in found]:
-                self._resolve_at = 0.0
-        if not self._resolve_at:
+        if await has_moved(datagrams, self._address.host, self._address.port):
+            self._resolve_at = 0.0
             raise ConnectionError("it has another address now")
 
     def _failure(self, error: OSError) -> OSError:

@@ -20,7 +20,7 @@ from urllib.parse import unquote, urlsplit
 from logd import units
 from logd.driver import Batch, CommonOptions, LogDriver, Reject, boolean, one_of, opt, text
 from logd.drivers.syslog_format import FACILITIES, FORMATS, SMALLEST_MESSAGE, Formatter, Framing, word
-from logd.drivers.unacknowledged import Datagrams, Stream, connect_tcp, connect_udp, connect_unix, resolve
+from logd.drivers.unacknowledged import Datagrams, Stream, connect_tcp, connect_udp, connect_unix, has_moved
 from logd.hookspecs import hookimpl
 
 log = logging.getLogger(__name__)
@@ -41,7 +41,6 @@ LARGEST_DATAGRAM: Final = 65507
 DATAGRAMS_AT_A_TIME: Final = 256
 """Then others in the event loop have their turn."""
 RESOLVE_AGAIN_S: Final = 30.0
-RESOLVE_TIMEOUT_S: Final = 2.0
 
 
 @dataclass(frozen=True)
@@ -311,12 +310,8 @@ class SyslogDriver(LogDriver[SyslogOptions]):
         if self._address is None or self._address.scheme != "udp" or time.monotonic() < self._resolve_at:
             return
         self._resolve_at = time.monotonic() + RESOLVE_AGAIN_S
-        with suppress(OSError):  # what can't be resolved now may have been right before
-            async with asyncio.timeout(RESOLVE_TIMEOUT_S):
-                found = await resolve(self._address.host, self._address.port, socket.SOCK_DGRAM)
-            if datagrams.peer not in [address for _, address in found]:
-                self._resolve_at = 0.0
-        if not self._resolve_at:
+        if await has_moved(datagrams, self._address.host, self._address.port):
+            self._resolve_at = 0.0
             raise ConnectionError("it has another address now")
 
     def _failure(self, error: OSError) -> OSError:

@@ -18,6 +18,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from typing import Any, Final
 
+RESOLVE_TIMEOUT_S: Final = 2.0
 SHORTEST_POLL_S: Final = 0.0005
 LONGEST_POLL_S: Final = 0.02
 """Half of the time by which Linux delays an acknowledgement that nothing else carries (TCP_DELACK_MIN)."""
@@ -191,6 +192,15 @@ async def resolve(host: str, port: int, kind: socket.SocketKind) -> list[tuple[s
     """Return the addresses of a host by their families."""
     found = await asyncio.get_running_loop().getaddrinfo(host, port, type=kind)
     return [(family, address) for family, _, _, _, address in found]
+
+
+async def has_moved(datagrams: Datagrams, host: str, port: int) -> bool:
+    """Tell whether a host has other addresses now. One that can't be resolved at present may have been right before."""
+    with suppress(OSError):
+        async with asyncio.timeout(RESOLVE_TIMEOUT_S):
+            found = await resolve(host, port, socket.SOCK_DGRAM)
+        return datagrams.peer not in [address for _, address in found]
+    return False
 
 
 async def connect_udp(host: str, port: int) -> Datagrams:

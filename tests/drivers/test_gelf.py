@@ -429,7 +429,6 @@ async def test_a_udp_input_that_moves_to_another_address_is_followed(monkeypatch
                 raise socket.gaierror("no name server answers")
             return [(socket.AF_INET, (names[host], port))]
 
-        monkeypatch.setattr(gelf, "resolve", resolve)
         monkeypatch.setattr(unacknowledged, "resolve", resolve)
         monkeypatch.setattr(gelf, "RESOLVE_AGAIN_S", 0.0)
         async with driver(f"udp://logs.example:{old.getsockname()[1]}") as made:

@@ -816,7 +816,6 @@ async def test_a_udp_server_that_moves_to_another_address_is_followed(monkeypatc
                 raise socket.gaierror("no name server answers")
             return [(socket.AF_INET, (names[host], port))]
 
-        monkeypatch.setattr(syslog, "resolve", resolve)
         monkeypatch.setattr(unacknowledged, "resolve", resolve)
         monkeypatch.setattr(syslog, "RESOLVE_AGAIN_S", 0.0)
         async with driver(f"udp://logs.example:{old.getsockname()[1]}") as made:
