@@ -14,7 +14,7 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from processes import matching
+from processes import children, matching
 
 REPOSITORY = Path(__file__).parents[1]
 IMAGE = "loggen:latest"
@@ -85,6 +85,10 @@ class Engine:
     def helpers(self) -> list[int]:
         return []
 
+    def forwarders(self) -> list[int]:
+        """Processes that deliver, where it is not the daemon that does."""
+        return []
+
     def stop(self) -> None:
         pass
 
@@ -147,6 +151,10 @@ class Logd(DockerLike):
 
     def helpers(self) -> list[int]:
         return [pid for pid in matching(str(self.root / "exec")) if self.comm(pid) == "logd-shim"]
+
+    def forwarders(self) -> list[int]:
+        assert self.process
+        return [pid for pid in children(self.process.pid) if self.comm(pid) == "logd-forward"]
 
     def comm(self, pid: int) -> str:
         try:

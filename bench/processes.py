@@ -2,6 +2,7 @@
 
 import os
 import time
+from pathlib import Path
 
 
 def cpu_seconds(pid: int) -> float:
@@ -23,6 +24,17 @@ def pss_mib(pid: int) -> float:
             return sum(int(line.split()[1]) for line in file if line.startswith("Pss:")) / 1024
     except OSError:
         return 0.0
+
+
+def children(parent: int) -> list[int]:
+    """Pids of a process's children."""
+    found = []
+    for task in Path(f"/proc/{parent}/task").iterdir():
+        try:
+            found += [int(pid) for pid in (task / "children").read_text().split()]
+        except OSError:
+            continue
+    return found
 
 
 def matching(text: str) -> list[int]:
@@ -47,6 +59,12 @@ class Meter:
         self.begin = {pid: cpu_seconds(pid) for pid in pids}
         self.last = dict(self.begin)
         self.ticked = 0.0
+
+    def add(self, pids: list[int]) -> None:
+        """Count all that these processes have used since they began, too: they are new."""
+        for pid in pids:
+            self.begin.setdefault(pid, 0.0)
+            self.last.setdefault(pid, cpu_seconds(pid))
 
     def tick(self) -> None:
         if time.monotonic() - self.ticked > 0.02:
