@@ -18,6 +18,7 @@ from logd.api import (
     attach,
     containers,
     create,
+    doctor,
     drivers,
     events,
     images,
@@ -199,6 +200,7 @@ def make_app(
         events,
         runs,
         drivers,
+        doctor,
         stores,
         absent,
     )

@@ -26,6 +26,7 @@ PASS_ON = {"ignore_unknown_options": True, "allow_extra_args": True, "allow_inte
     metavar="ADDRESS",
     help=f"Where the daemon listens (default: LOGD_HOST, DOCKER_HOST, {DEFAULT_HOST}).",
 )
+@click.version_option(None, "-v", "--version", package_name="logd", message="%(prog)s version %(version)s")
 @click.pass_context
 def cli(ctx: click.Context, host: str | None) -> None:
     """Run containers and keep every byte they print.
@@ -79,6 +80,7 @@ for _command in (
     driver_commands.plugins,
     system_commands.version,
     system_commands.info,
+    system_commands.doctor,
     completion,
 ):
     cli.add_command(_command)

@@ -29,6 +29,8 @@ log = logging.getLogger(__name__)
 START: Final = "start"
 NOW: Final = "now"
 DRAIN_LOOK_S: Final = 0.05
+WELL: Final = ("idle", "delivering", "starting")
+"""States of a delivery, or of its forwarder, in which nothing is wrong."""
 
 
 class Deliveries:
@@ -185,6 +187,19 @@ class Deliveries:
                 **accounts.get(route.name, {}),
             })  # fmt: skip
         return shown
+
+    async def ailing(self) -> list[dict[str, str]]:
+        """Return, with the last error, the drivers of containers that can't deliver at present."""
+        found = []
+        for key, said in (await self._forwarding.status()).items():
+            attachment = self._forwarding.find(key)
+            state = said.get("state", "no answer") if said["forwarder"] == "running" else said["forwarder"]
+            if attachment is None or state in WELL or (state == "waiting" and not said["error"]):
+                continue
+            route = attachment.route
+            names = {"container": attachment.container.name, "name": route.name, "driver": route.driver}
+            found.append({**names, "state": state, "error": said.get("error", "")})
+        return found
 
     def forwarders(self) -> list[dict[str, Any]]:
         """Return the processes that run drivers."""

@@ -247,6 +247,10 @@ class Engine:
         """Return how each log driver of a container fares: see Deliveries.status."""
         return await self._world.deliveries.status(self.get(ref))
 
+    async def ailing(self) -> list[dict[str, str]]:
+        """Return the log drivers that can't deliver at present: see Deliveries.ailing."""
+        return await self._world.deliveries.ailing()
+
     def forwarders(self) -> list[dict[str, Any]]:
         """Return the processes that run log drivers."""
         return self._world.deliveries.forwarders()

@@ -26,9 +26,10 @@ SCRIPT = """
 set -e
 mount --make-rprivate /
 mount -t tmpfs tmpfs /run
-mkdir -p /run/systemd/journal /run/log/journal /run/systemd/journald.conf.d
+mkdir -p /run/systemd/journal /run/log/journal /run/systemd/journald.conf.d /run/systemd/units
 mount --bind "$1/sockets" /run/systemd/journal
 mount --bind "$1/log" /run/log/journal
+mount --bind "$1/units" /run/systemd/units
 cp "$1/journald.conf" /run/systemd/journald.conf.d/test.conf
 exec "$2"
 """
@@ -42,7 +43,7 @@ class Journald:
         assert Path(PROGRAM).exists(), f"{PROGRAM} is not installed (Debian: systemd)"
         self.folder = folder
         self.socket = folder / "sockets" / "socket"
-        for name in ("sockets", "log"):
+        for name in ("sockets", "log", "units"):
             (folder / name).mkdir(parents=True)
         lines = [f"{name}={value}" for name, value in {**SETTINGS, **settings}.items()]
         (folder / "journald.conf").write_text("\n".join(["[Journal]", *lines, ""]))

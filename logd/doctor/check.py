@@ -1,0 +1,20 @@
+"""One thing that was looked at: how it stands, what was found, what to do."""
+
+from typing import Final, Literal, NamedTuple
+
+Status = Literal["ok", "warn", "fail"]
+
+OK: Final = "ok"
+WARN: Final = "warn"
+"""Logs may get lost or late."""
+FAIL: Final = "fail"
+"""They do, or will."""
+
+
+class Check(NamedTuple):
+    """`advice` is empty where nothing is to be done."""
+
+    name: str
+    status: Status
+    found: str
+    advice: str = ""
