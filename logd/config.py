@@ -17,6 +17,7 @@ from logd.config_kinds import (
     CGROUP,
     EXEC_OPTS,
     FILE_PATH,
+    GROUP,
     HOSTS,
     LABELS,
     PATH,
@@ -103,7 +104,7 @@ class DaemonConfig:
         flag="host",
         short="-H",
     )
-    group: str = _option(TEXT, "logd", "the group that may use the unix socket", short="-G")
+    group: str = _option(GROUP, "logd", "the group that may use the unix socket", short="-G")
     tls: bool = _option(BOOLEAN, False, "implied by tlsverify; refused without it")
     tlsverify: bool = _option(BOOLEAN, False, "TCP: clients show a certificate signed by tlscacert")
     tlscacert: str = _option(FILE_PATH, "", "PEM file with the authorities that sign clients' certificates")

@@ -20,6 +20,8 @@ ULIMITS: Final = (
 """The names of getrlimit(2), without RLIMIT_, as in Docker's --ulimit."""
 MAX_SOCKET_PATH: Final = 107
 """unix(7): sun_path has 108 bytes, the last one NUL."""
+MAX_GID: Final = (1 << 32) - 2
+"""chown(2): the number above it changes nothing."""
 TLS_PORT: Final = 2376
 """Registered for Docker's API over TLS."""
 
@@ -180,6 +182,13 @@ def _ulimit(name: str, entry: Any) -> tuple[int, int]:
     return limits
 
 
+def _group(value: Any) -> str:
+    text = str(_typed(str)(value))
+    if text.isdecimal() and int(text) > MAX_GID:
+        raise ValueError
+    return text
+
+
 def _exec_opts(value: Any) -> tuple[str, ...]:
     for one in _strings(value):
         name, _, driver = one.partition("=")
@@ -192,6 +201,8 @@ def _exec_opts(value: Any) -> tuple[str, ...]:
 
 def _cgroup_parent(value: Any) -> str:
     text = str(_typed(str)(value))
+    if not text.isprintable():
+        raise ValueError("only printable characters")
     if text.endswith(".slice"):
         raise ValueError("a slice needs the systemd cgroup driver, which logd does not use")
     if ".." in text.split("/"):
@@ -212,5 +223,6 @@ ULIMIT_MAP: Final = Kind(
     "map", 'an object such as {"nofile": {"Name": "nofile", "Soft": 1024, "Hard": 2048}}', _ulimits
 )
 LABELS: Final = Kind("list", "a list of key=value strings", _labels)
+GROUP: Final = Kind("text", f"a group's name, or its number up to {MAX_GID}", _group)
 CGROUP: Final = Kind("text", "the path of a cgroup", _cgroup_parent)
 EXEC_OPTS: Final = Kind("list", '["native.cgroupdriver=cgroupfs"]', _exec_opts)

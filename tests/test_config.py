@@ -142,7 +142,20 @@ def test_an_unknown_key_is_refused_with_the_file_a_guess_and_all_that_is_accepte
         ({"cgroup-parent": "/../x"}, ["cgroup-parent", "'..'"]),
         ({"default-ulimits": {"nofiles": {}}}, ["default-ulimits", "invalid ulimit type: nofiles"]),
         ({"default-ulimits": {"core": {"Soft": 2, "Hard": 1}}}, ["soft limit must be less than or equal to hard"]),
-        ({"seccomp-profile": "/nonexistent.json"}, ["seccomp-profile", "/nonexistent.json"]),
+        ({"cgroup-parent": "/a\0b"}, ["cgroup-parent", r"/a\u0000b", "a NUL character"]),
+        ({"cgroup-parent": "/a\nb"}, ["cgroup-parent", r"/a\nb", "only printable characters"]),
+        ({"group": "a\0b"}, ["group", r"a\u0000b", "a NUL character", "a group's name"]),
+        ({"group": "4294967295"}, ["group", '"4294967295"', "its number up to 4294967294"]),
+        ({"hosts": ["unix:///tmp/a\0b"]}, ["hosts", "a NUL character", "unix:///path"]),
+        ({"runtimes": {"x": {"path": "/a", "runtimeArgs": ["\0"]}}}, ["runtimes", "a NUL character"]),
+        ({"log-opts": {"a\0": "b"}}, ["log-opts", "a NUL character"]),
+        ({"pidfile": "/\ud800"}, ["pidfile", "surrogates not allowed"]),
+        ({"log-driver": "sysloog"}, ["log-driver", '"sysloog" not found', "journald, json-file, local, none"]),
+        (
+            {"seccomp-profile": "/nonexistent.json"},
+            ["seccomp-profile: /nonexistent.json: No such file", "a JSON file", "builtin, or unconfined"],
+        ),
+        ({"seccomp-profile": "/etc/hostname"}, ["seccomp-profile: /etc/hostname: ", "builtin, or unconfined"]),
         ({"logd": {"store": {"sync": "2s"}}}, ["logd.store.sync", '"2s"', "1s | always"]),
         ({"logd": []}, ["logd", "max-total"]),
         ({"live-restore": "true"}, ["live-restore", '"true"', "true or false"]),
@@ -159,6 +172,22 @@ def test_a_wrong_value_is_refused_with_key_value_file_and_what_is_accepted(
     text = refused("--config-file", file)
     for word in [*words, file]:
         assert word in text
+
+
+@pytest.mark.parametrize(
+    ("profile", "words"),
+    [
+        ({}, "an object with a defaultAction is needed"),
+        ({"defaultAction": "SCMP_ACT_ALLOW", "syscalls": [{"names": ["mount"]}]}, "a rule is malformed"),
+    ],
+)
+def test_a_seccomp_profile_that_no_container_could_start_with_is_refused(
+    write: Any, tmp_path: Path, profile: Any, words: str
+) -> None:
+    (tmp_path / "seccomp.json").write_text(json.dumps(profile))
+    text = refused("--config-file", write({"seccomp-profile": str(tmp_path / "seccomp.json")}))
+    assert words in text
+    assert "builtin, or unconfined" in text
 
 
 @pytest.mark.parametrize(

@@ -157,12 +157,28 @@ def _shown(value: Any) -> str:
 def _parsed(option: Option, value: Any, file: str) -> Any:
     key = ".".join(option.key)
     try:
+        _check_texts(value)
         return option.kind.parse(value)
     except ValueError as error:
         reason = f"{error}; " if str(error) else ""
         where = f" in {file}" if file else f" of --{option.flag}"
         message = f"{key}: invalid value {json.dumps(value)}{where} ({reason}accepted: {option.kind.accepts})"
         raise InvalidParameter(message) from error
+
+
+def _check_texts(value: Any) -> None:
+    """Raise ValueError for text that can be no name, path or argument, wherever in the value it stands."""
+    if isinstance(value, str):
+        os.fsencode(value)  # raises UnicodeEncodeError, a ValueError, for half of a surrogate pair
+        if "\0" in value:
+            raise ValueError("a NUL character")
+    elif isinstance(value, list):
+        for one in value:
+            _check_texts(one)
+    elif isinstance(value, dict):
+        for key, one in value.items():
+            _check_texts(key)
+            _check_texts(one)
 
 
 def _foreign(key: str, value: Any, file: str) -> list[str]:
@@ -220,12 +236,21 @@ def _check_paths(config: DaemonConfig) -> None:
     for key, path in (("data-root", config.data_root), ("exec-root", config.exec_root)):
         if path.exists() and not path.is_dir():
             raise InvalidParameter(f"{key}: {path} is not a directory")
-    profile = config.seccomp_profile
-    if profile not in {"", "builtin", "unconfined"}:
-        try:
-            json.loads(Path(profile).read_bytes())
-        except (OSError, ValueError) as error:
-            raise InvalidParameter(f"seccomp-profile: {profile}: {error}") from error
+    if config.seccomp_profile not in {"", "builtin", "unconfined"}:
+        _check_seccomp(config.seccomp_profile)
+
+
+def _check_seccomp(profile: str) -> None:
+    from logd.runtime import seccomp  # noqa: PLC0415 - needed for a profile of one's own only
+
+    try:
+        seccomp.translate(seccomp.parse(Path(profile).read_bytes(), profile), [])
+    except (OSError, ValueError, InvalidParameter) as error:
+        reason = error.strerror if isinstance(error, OSError) else error
+        raise InvalidParameter(
+            f"seccomp-profile: {profile}: {reason} (accepted: the path of a JSON file in the format of Docker's "
+            "profiles, builtin, or unconfined)"
+        ) from error
 
 
 def _check_tls(config: DaemonConfig) -> None:

@@ -5,6 +5,7 @@ A flag's value comes out as the JSON that the file would have, so that both are 
 
 import argparse
 from collections.abc import Sequence
+from importlib.metadata import version
 from typing import Any, Final, NamedTuple, NoReturn
 
 from logd.config import OPTIONS
@@ -40,7 +41,7 @@ class _Formatter(argparse.HelpFormatter):
 
 
 def parse_flags(argv: Sequence[str]) -> Flags:
-    """Read the command line. Raises InvalidParameter; --help prints and exits with status 0."""
+    """Read the command line. Raises InvalidParameter; --help and --version print and exit with status 0."""
     parser = _build_parser()
     given, rest = parser.parse_known_args(argv)
     if rest:
@@ -59,12 +60,15 @@ def _build_parser() -> argparse.ArgumentParser:
         allow_abbrev=False,
         formatter_class=_Formatter,
         usage="logd daemon [OPTIONS]",
-        epilog="Each option but --config-file and --validate is also a key of daemon.json: docs/configuration.md.",
+        epilog="Each option but the first three is also a key of daemon.json: docs/configuration.md.",
     )
     parser.add_argument(
         "--config-file", metavar="PATH", help="daemon.json; default: /etc/logd/daemon.json if it exists"
     )
     parser.add_argument("--validate", action="store_true", help="check the configuration and exit")
+    parser.add_argument(
+        "-v", "--version", action="version", version=f"logd version {version('logd')}", help="show the version and exit"
+    )
     for option in OPTIONS:
         if option.flag:
             names = [f"--{option.flag}", *([option.short] if option.short else [])]

@@ -14,6 +14,7 @@ from typing import Any, Final
 from aiohttp import web
 
 from logd.api.app import make_app
+from logd.api.server import Runner
 from logd.config import DaemonConfig
 from logd.daemon.config_file import Loaded
 from logd.daemon.listeners import BACKLOG, Listener, load_certificates
@@ -63,7 +64,7 @@ class Service:
                 stack.callback(listener.close)
             _background(stack, self._feed_watchdog(), "watchdog")
             engine, images, watcher = await self._build(stack)
-            runner = web.AppRunner(
+            runner = Runner(
                 make_app(engine, images, self._events, self._config, watcher),
                 handle_signals=False,
                 handler_cancellation=True,

@@ -157,7 +157,10 @@ def parse_logging(log_driver: str, values: Mapping[str, str], plugins: Plugins, 
     _check_mode(values)
     for driver in drivers:
         if driver not in RESERVED and driver not in plugins.drivers:
-            raise InvalidParameter(f'error looking up logging plugin {driver}: plugin "{driver}" not found')
+            there = ", ".join(sorted({*RESERVED, *plugins.drivers}))
+            raise InvalidParameter(
+                f'error looking up logging plugin {driver}: plugin "{driver}" not found (known: {there})'
+            )
     limits_type = KeptLimits if any(driver in KEEPING for driver in drivers) else CacheLimits
     plain, own = _split(named, values)
     kept = {name: value for name, value in plain.items() if name in log_opts(limits_type)}

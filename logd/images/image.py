@@ -16,6 +16,8 @@ from logd.spec import ContainerSpec, to_docker
 
 NO_NAME = "<none>:<none>"
 """What Docker before API 1.43 shows as the name of an image that has none."""
+NULLABLE = ("Env", "Cmd", "Entrypoint", "Volumes", "OnBuild", "Labels")
+"""What dockerd shows as it was configured where it is empty: null, or [] or {}."""
 
 
 @dataclass(frozen=True)
@@ -87,7 +89,7 @@ def inspect(image: Image, layer_folders: Sequence[str]) -> dict[str, Any]:
     """Return `docker image inspect`'s object; `layer_folders` are the unpacked layers, the top one first."""
     document = image.document
     config = to_docker(document.run_config())
-    config["Labels"] = config["Labels"] or None  # a container has {} there, an image null
+    config |= {name: image.runtime_config.get(name) for name in NULLABLE if not config[name]}
     comment = document.comment or (document.history[-1].comment if document.history else "") or ""
     result: dict[str, Any] = {
         "Id": image.id,

@@ -126,6 +126,8 @@ def _validate_process(spec: ContainerSpec, host: HostConfig) -> None:
     texts = [*spec.env, *spec.cmd, *spec.entrypoint, spec.user, spec.working_dir, spec.domainname]
     if any("\0" in text for text in texts):
         raise InvalidParameter("a NUL byte in Env, Cmd, Entrypoint, User, WorkingDir or Domainname")
+    if not host.cgroup_parent.isprintable():
+        raise InvalidParameter(f"cgroup-parent: {host.cgroup_parent!r} must contain printable characters only")
     if ".." in host.cgroup_parent.split("/"):
         raise InvalidParameter(f"cgroup-parent: {host.cgroup_parent!r} must not contain '..'")
 

@@ -1,6 +1,7 @@
 """Requests that nobody's client sends, on a real daemon: refused, and the daemon goes on."""
 
 import contextlib
+import json
 import socket
 import time
 
@@ -27,6 +28,14 @@ def say(shared_busybox):
     answer = send(b"GET /_ping HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
     assert answer.startswith(b"HTTP/1.1 200 OK\r\n")
     assert answer.endswith(b"\r\n\r\nOK")
+
+
+def wait_until(check):
+    """Wait for something that nothing announces."""
+    deadline = time.monotonic() + 20
+    while not check():
+        assert time.monotonic() < deadline, "it did not come true in 20 seconds"
+        time.sleep(0.02)
 
 
 def get(path, *headers):
@@ -76,9 +85,32 @@ def test_a_volume_is_deleted_by_its_name_only(say, shared_busybox):
         b"POST /auth HTTP/1.1\r\nHost: x\r\nContent-Length: 3\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
     ],
 )
-def test_what_is_no_request_is_answered_400_or_cut_off(say, request_):
+def test_what_is_no_request_is_refused_or_cut_off(say, request_):
     answer = say(request_)
-    assert answer == b"" or answer.split(b" ")[1] in {b"400", b"404"}
+    assert answer == b"" or answer.split(b" ")[1] in {b"400", b"404", b"431"}
+
+
+@pytest.mark.parametrize(
+    "request_", [get(b"/" + b"x" * 2_000_000), get(b"/_ping", b"X: " + b"y" * 2_000_000), b"GET / HTTP/9.9\r\n\r\n"]
+)
+def test_what_the_parser_refuses_has_a_message_and_is_one_line_of_the_log_without_a_traceback(
+    say, shared_busybox, request_
+):
+    before = len(shared_busybox.log())
+    answer = say(request_)
+    head, _, body = answer.partition(b"\r\n\r\n")
+    message = json.loads(body)["message"]
+    if len(request_) > 1 << 20:
+        assert head.split(b" ")[1] == b"431"
+        assert message == "the request's line or a header is longer than 1048576 bytes"
+    else:
+        assert head.split(b" ")[1] == b"400"
+    wait_until(lambda: "request refused" in shared_busybox.log()[before:])
+    said = shared_busybox.log()[before:].splitlines()
+    assert len(said) == 1
+    assert said[0].startswith("time=")
+    assert "level=info" in said[0]
+    assert message in said[0]
 
 
 @pytest.mark.parametrize("body", [b"[" * 100_000, b'{"Image":' * 100_000, b'{"Cmd":' + b"[" * 50_000])

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -277,6 +278,12 @@ def test_version_shows_its_own_although_no_daemon_answers(logd: Logd) -> None:
     assert done.returncode == 1
     assert "Client:" in done.stdout
     assert "no logd daemon at" in done.stderr
+
+
+def test_its_version_needs_no_daemon(logd: Logd) -> None:
+    for flag in ("-v", "--version"):
+        done = logd("-H", "unix:///nonexistent/x", flag)
+        assert (done.returncode, done.stdout, done.stderr) == (0, f"logd version {version('logd')}\n", "")
 
 
 def test_no_daemon_is_one_clear_line(logd: Logd) -> None:

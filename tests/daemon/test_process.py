@@ -13,6 +13,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -65,6 +66,12 @@ def test_validate_says_configuration_ok_and_changes_nothing(tmp_path: Path) -> N
     done = run("--validate", "--config-file", "/dev/null", "--data-root", str(tmp_path / "data"))
     assert (done.returncode, done.stdout, done.stderr) == (0, "configuration OK\n", "")
     assert not (tmp_path / "data").exists()
+
+
+def test_the_version_is_said_whatever_the_settings_are() -> None:
+    for flag in ("--version", "-v"):
+        done = run("--config-file", "/nonexistent", flag)
+        assert (done.returncode, done.stdout, done.stderr) == (0, f"logd version {version('logd')}\n", "")
 
 
 def test_a_mistake_in_the_settings_is_said_on_stderr_with_status_1(tmp_path: Path) -> None:

@@ -421,6 +421,14 @@ async def test_inspect_has_dockers_fields(store: ImageStore) -> None:
     assert shown["Metadata"]["LastTagTime"].startswith("20")
 
 
+async def test_inspect_tells_an_empty_list_from_one_that_is_not_there(store: ImageStore) -> None:
+    empty = {"Cmd": [], "Entrypoint": [], "Env": [], "OnBuild": [], "Volumes": {}, "Labels": {}}
+    for run, shown in ((empty, empty), ({}, dict.fromkeys(empty)), (dict.fromkeys(empty), dict.fromkeys(empty))):
+        await load(store, docker_save_old(Picture([BASE], tags=["app:1"], run=run)))
+        config = store.inspect("app:1")["Config"]
+        assert {name: config[name] for name in empty} == shown
+
+
 async def test_the_run_config_is_typed(store: ImageStore) -> None:
     await load(store, docker_save_old(picture()))
     run = config_for_run(store.resolve("team/app:1"))

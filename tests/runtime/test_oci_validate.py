@@ -57,6 +57,8 @@ def test_what_the_cli_sends_by_default_is_accepted_without_a_warning():
         (HostConfig(storage_opt={"size": "1g"}), "--storage-opt is not supported"),
         (HostConfig(cgroup="container:x"), "--cgroup"),
         (HostConfig(cgroup_parent="/a/../b"), "must not contain '..'"),
+        (HostConfig(cgroup_parent="/a\0b"), r"cgroup-parent: '/a\\x00b' must contain printable characters only"),
+        (HostConfig(cgroup_parent="/a\nb"), "must contain printable characters only"),
         (HostConfig(cap_add=["NOPE"]), 'invalid CapAdd: unknown capability: "CAP_NOPE"'),
         (HostConfig(security_opt=["nope"]), "invalid --security-opt"),
         (HostConfig(sysctls={"kernel.panic": "1"}), "sysctl 'kernel.panic' is not whitelisted"),
