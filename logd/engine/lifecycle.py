@@ -23,6 +23,7 @@ from logd.engine.signals import parse_signal, stop_signal_of
 from logd.engine.world import World
 from logd.errors import Conflict, InvalidParameter, LogdError, NotModified
 from logd.logstore.reader import end_positions
+from logd.logstore.unobserved import note_unobserved_end
 from logd.runtime.command import RUNTIME_FAILED_EXIT
 from logd.runtime.oci import BundleRequest, delete_argv, prepare_bundle
 from logd.runtime.protocol import ExitStatus, Launch
@@ -199,9 +200,22 @@ class Lifecycle:
         except TimeoutError:
             log.warning("the end of the output was not announced in time", extra={"container": container.id})
             ends = (0, 0)
+        if not shim.saw_end:
+            await self.lose_sight(container)
         if ends == (0, 0):
             ends = await asyncio.to_thread(end_positions, str(container.log_dir))
         return ends
+
+    async def lose_sight(self, container: Container) -> None:
+        """Note in a container's log that its end may be missing: all of our processes were killed before it."""
+        options = store_options(container.host.log_config, self._world.config)
+        try:
+            noted = await asyncio.to_thread(note_unobserved_end, str(container.log_dir), options, container.run)
+        except OSError as error:
+            log.warning("the log does not tell that its end is missing: %s", error, extra={"container": container.id})
+            return
+        if noted:
+            log.warning("the end of the output was not observed; noted as a gap", extra={"container": container.id})
 
     def landed(self, container: Container, status: ExitStatus) -> None:
         """Record an exit."""

@@ -1,7 +1,7 @@
 """Find everything again when the daemon starts: containers from their folders, processes from their shims.
 
 What is on disk decides, never a pid alone. A container whose process is gone has the exit that its shim recorded, or
-else "unknown": exit code 255, and inspect's Error says why.
+else "unknown": exit code 255, and inspect's Error says why. A log that no shim followed to its end gets a gap there.
 """
 
 import asyncio
@@ -174,6 +174,8 @@ class Restore:
         if state.starting_ns:
             state.started_ns = state.starting_ns
         self._lifecycle.landed(container, status)
+        await self._lifecycle.lose_sight(container)
+        container.ended_positions = await asyncio.to_thread(end_positions, str(container.log_dir))
         await self._lifecycle.ended(container)
 
     async def _clean(self, container: Container) -> None:

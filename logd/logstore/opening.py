@@ -16,12 +16,15 @@ from logd.logstore.writer import FILE_MODE, Place, StoreWriter, read_boot_id
 FOLDER_MODE: Final = 0o750
 
 
-def open_store(folder: str, options: StoreOptions) -> StoreWriter:
-    """Return a writer of the store in `folder`, made if need be. Waits for the lock. Raises OSError."""
+def open_store(folder: str, options: StoreOptions, *, waits: bool = True) -> StoreWriter:
+    """Return a writer of the store in `folder`, made if need be. Raises OSError.
+
+    Waits for the lock, or, if not `waits`, raises BlockingIOError when another process holds it.
+    """
     os.makedirs(folder, FOLDER_MODE, exist_ok=True)
     lock = os.open(os.path.join(folder, "lock"), os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, FILE_MODE)
     try:
-        fcntl.flock(lock, fcntl.LOCK_EX)
+        fcntl.flock(lock, fcntl.LOCK_EX if waits else fcntl.LOCK_EX | fcntl.LOCK_NB)
         return _open_locked(folder, options, lock)
     except BaseException:
         os.close(lock)

@@ -65,8 +65,8 @@ class Kind(IntEnum):
 GAP_REASONS: Final = {
     1: "no-space",  # the disk was full and nothing older of this store was left to free
     2: "min-free",  # the host's reserve of free space was touched
-    3: "crash",  # the staging pipe died with every process that held it
-    4: "unclean-boot",  # the machine stopped before the page cache was written
+    3: "crash",  # the staging pipe died with every process that held it, or nobody was left to see the output's end
+    4: "unclean-boot",  # the machine stopped before the page cache was written, or before the output's end
     5: "undelivered",  # a driver did not acknowledge in time and its budget is spent
     6: "damaged",  # found by a reader; never written
     7: "sync-failed",  # the disk refused to keep what it had taken

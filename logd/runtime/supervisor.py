@@ -74,6 +74,8 @@ class Shim:
         self.created: asyncio.Future[int] = loop.create_future()
         self.gone = asyncio.Event()
         """No shim process is connected and none will be: the output has ended for good."""
+        self.saw_end = True
+        """False once all shims were lost before the end of the output."""
         self.held = True
         self._supervisor = supervisor
         self._channel: Channel | None = None
@@ -266,6 +268,7 @@ class Shim:
             if not self.exited.done():
                 self.exited.set_result(_unknown(self.launch.run))
             if not self.drained.done():
+                self.saw_end = False
                 self.drained.set_result((0, 0))
         self._supervisor.forget(self)
         if self._pidfd >= 0:
