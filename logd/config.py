@@ -107,9 +107,11 @@ class DaemonConfig:
     group: str = _option(GROUP, "logd", "the group that may use the unix socket", short="-G")
     tls: bool = _option(BOOLEAN, False, "implied by tlsverify; refused without it")
     tlsverify: bool = _option(BOOLEAN, False, "TCP: clients show a certificate signed by tlscacert")
-    tlscacert: str = _option(FILE_PATH, "", "PEM file with the authorities that sign clients' certificates")
-    tlscert: str = _option(FILE_PATH, "", "PEM file with the daemon's certificate")
-    tlskey: str = _option(FILE_PATH, "", "PEM file with the daemon's key")
+    tlscacert: str = _option(
+        FILE_PATH, "", "PEM file with the authorities that sign clients' certificates", reloadable=True
+    )
+    tlscert: str = _option(FILE_PATH, "", "PEM file with the daemon's certificate", reloadable=True)
+    tlskey: str = _option(FILE_PATH, "", "PEM file with the daemon's key", reloadable=True)
     debug: bool = _option(BOOLEAN, False, "log at level debug", short="-D", reloadable=True)
     log_level: str = _option(one_of(*LOG_LEVELS), "info", "of the daemon's own log", short="-l", reloadable=True)
     log_format: str = _option(one_of("text", "json"), "text", "of the daemon's own log")

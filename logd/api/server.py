@@ -56,6 +56,10 @@ class Server(web.Server):
 class Runner(web.AppRunner):
     """Runs an application on such a server."""
 
+    def give(self, seconds: float) -> None:
+        """Let requests have so long to end in `cleanup`."""
+        self._shutdown_timeout = seconds
+
     async def _make_server(self) -> Server:
         made: Any = await super()._make_server()
         return Server(

@@ -15,6 +15,7 @@ from typing import Any, Final
 from aiohttp import web
 
 import logd
+from logd import plugins
 from logd.api import host
 from logd.api.call import NEWEST, OLDEST, Call, Route, Version, answer
 from logd.api.images import as_of, users_of
@@ -75,7 +76,7 @@ async def info(call: Call) -> web.Response:
     runtime_version = await asyncio.to_thread(host.program_version, runtime.path if runtime else "")
     init_version = await asyncio.to_thread(host.program_version, config.init_path)
     body: dict[str, Any] = {
-        "ID": await asyncio.to_thread(_daemon_id, config.data_root),
+        "ID": await asyncio.to_thread(daemon_id, config.data_root),
         **_container_counts(call),
         "Images": len(call.parts.images.list()),
         "Driver": "overlay2",
@@ -84,7 +85,7 @@ async def info(call: Call) -> web.Response:
             "Volume": ["local"],
             "Network": ["host", "null"],
             "Authorization": None,
-            "Log": ["local"],
+            "Log": sorted({*plugins.RESERVED, *plugins.load().drivers} - {"none"}),
         },
         **support,
         **host.network_settings(),
@@ -144,7 +145,7 @@ async def info(call: Call) -> web.Response:
     return answer(body)
 
 
-def _daemon_id(data_root: Path) -> str:
+def daemon_id(data_root: Path) -> str:
     """Return the id that the daemon gave its data root, "" where it has none."""
     try:
         return (data_root / "id").read_text(encoding="ascii").strip()

@@ -137,12 +137,11 @@ class Client:
         connection = socket.create_connection((name, int(port)))
         if not os.environ.get("DOCKER_TLS_VERIFY"):
             return connection
-        import ssl  # noqa: PLC0415  # 20 ms that a unix socket need not pay
-
-        folder = os.environ.get("DOCKER_CERT_PATH") or os.path.expanduser("~/.docker")
-        context = ssl.create_default_context(cafile=os.path.join(folder, "ca.pem"))
-        context.load_cert_chain(os.path.join(folder, "cert.pem"), os.path.join(folder, "key.pem"))
-        return context.wrap_socket(connection, server_hostname=name)
+        try:
+            return _secured(connection, name)
+        except BaseException:
+            connection.close()
+            raise
 
     def _refusal(self, response: "Response") -> LogdError:
         with response:
@@ -299,6 +298,25 @@ def unreachable_words(host: str, error: OSError) -> str:
             "if it listens elsewhere, set LOGD_HOST"
         )
     return f"no logd daemon at {host}: {error.strerror or error}"
+
+
+def _secured(connection: socket.socket, name: str) -> socket.socket:
+    """Return the connection with TLS, by docker's files. Raises Unreachable, saying whose certificate is not good."""
+    import ssl  # noqa: PLC0415  # 20 ms that a unix socket need not pay
+
+    folder = os.environ.get("DOCKER_CERT_PATH") or os.path.expanduser("~/.docker")
+    try:
+        context = ssl.create_default_context(cafile=os.path.join(folder, "ca.pem"))
+        context.load_cert_chain(os.path.join(folder, "cert.pem"), os.path.join(folder, "key.pem"))
+    except OSError as error:
+        raise Unreachable(
+            f"DOCKER_TLS_VERIFY is set, and ca.pem, cert.pem and key.pem in {folder} can't be used: "
+            f"{error.strerror or error} (DOCKER_CERT_PATH names another folder)"
+        ) from error
+    try:
+        return context.wrap_socket(connection, server_hostname=name)
+    except ssl.SSLCertVerificationError as error:
+        raise Unreachable(f"the certificate of the daemon at {name} is not good: {error.verify_message}") from error
 
 
 def _send(connection: socket.socket, head: bytes, body: Iterable[bytes] | None) -> None:

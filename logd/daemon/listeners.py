@@ -4,13 +4,13 @@ import grp
 import logging
 import os
 import socket
-import ssl
 import stat
 from pathlib import Path
 from typing import Final, NamedTuple
 
 from logd.config import DaemonConfig
 from logd.daemon.lock import make_folder
+from logd.daemon.tls import ServerContext, server_context
 from logd.errors import Conflict, InvalidParameter, LogdError
 
 LOG = logging.getLogger(__name__)
@@ -24,7 +24,7 @@ class Listener(NamedTuple):
 
     name: str
     socket: socket.socket
-    tls: ssl.SSLContext | None
+    tls: ServerContext | None
     path: Path | None
     inode: int
 
@@ -38,7 +38,7 @@ class Listener(NamedTuple):
 def open_listeners(config: DaemonConfig, activated: list[socket.socket]) -> list[Listener]:
     """Bind all of `hosts`; on failure none stays bound. Raises LogdError with the host's name."""
     listeners: list[Listener] = []
-    tls = tls_context(config) if config.tlsverify else None
+    tls = server_context(config) if config.tlsverify else None
     try:
         for host in config.hosts:
             listeners += _open(host, config, activated, tls)
@@ -49,30 +49,7 @@ def open_listeners(config: DaemonConfig, activated: list[socket.socket]) -> list
     return listeners
 
 
-def tls_context(config: DaemonConfig) -> ssl.SSLContext:
-    """Return the server's side of TLS 1.2 or newer, for clients with a certificate signed by tlscacert."""
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.minimum_version = ssl.TLSVersion.TLSv1_2
-    context.verify_mode = ssl.CERT_REQUIRED
-    load_certificates(context, config)
-    return context
-
-
-def load_certificates(context: ssl.SSLContext, config: DaemonConfig) -> None:
-    """Read the PEM files; for a context in use, new connections get what is read."""
-    try:
-        context.load_verify_locations(config.tlscacert)
-    except OSError as error:
-        raise InvalidParameter(f"tlscacert: {config.tlscacert}: {error}") from error
-    try:
-        context.load_cert_chain(config.tlscert, config.tlskey)
-    except OSError as error:
-        raise InvalidParameter(f"tlscert, tlskey: {config.tlscert}, {config.tlskey}: {error}") from error
-
-
-def _open(
-    host: str, config: DaemonConfig, activated: list[socket.socket], tls: ssl.SSLContext | None
-) -> list[Listener]:
+def _open(host: str, config: DaemonConfig, activated: list[socket.socket], tls: ServerContext | None) -> list[Listener]:
     scheme, _, rest = host.partition("://")
     if scheme == "unix":
         return [_open_unix(Path(rest), config.group)]
@@ -83,7 +60,7 @@ def _open(
     return [_activated(one, tls) for one in activated]
 
 
-def _activated(one: socket.socket, tls: ssl.SSLContext | None) -> Listener:
+def _activated(one: socket.socket, tls: ServerContext | None) -> Listener:
     if one.family == socket.AF_UNIX:
         return Listener(f"fd://{one.getsockname()}", one, None, None, 0)
     if tls is None:

@@ -6,7 +6,6 @@ What is built is undone in the opposite order. Containers are not: they go on wi
 import asyncio
 import logging
 import signal
-import ssl
 from collections.abc import Callable
 from contextlib import AsyncExitStack
 from typing import Any, Final
@@ -15,11 +14,14 @@ from aiohttp import web
 
 from logd.api.app import make_app
 from logd.api.server import Runner
+from logd.api.system import daemon_id
 from logd.config import DaemonConfig
+from logd.daemon import reloaded
 from logd.daemon.config_file import Loaded
-from logd.daemon.listeners import BACKLOG, Listener, load_certificates
+from logd.daemon.listeners import BACKLOG, Listener
 from logd.daemon.notify import Notifier
 from logd.daemon.ownlog import OwnLog
+from logd.daemon.tls import ServerContext
 from logd.engine.engine import Engine
 from logd.errors import LogdError
 from logd.events import EventBus
@@ -48,7 +50,7 @@ class Service:
         self._notifier = notifier
         self._stop = asyncio.Event()
         self._force = asyncio.Event()
-        self._tls: list[ssl.SSLContext] = []
+        self._tls: list[ServerContext] = []
         self._events = EventBus()
         self._ready = False
 
@@ -69,7 +71,6 @@ class Service:
                 handle_signals=False,
                 handler_cancellation=True,
                 access_log=None,
-                shutdown_timeout=_seconds(self._config.shutdown_timeout),
                 max_line_size=MAX_HEADER_BYTES,
                 max_field_size=MAX_HEADER_BYTES,
             )
@@ -108,8 +109,9 @@ class Service:
         self._notifier.stopping()
         log.info("stopping; containers go on")
 
-    async def _close_runner(self, runner: web.AppRunner) -> None:
+    async def _close_runner(self, runner: Runner) -> None:
         """End the requests: streams at once, others within shutdown-timeout, all at a second signal."""
+        runner.give(_seconds(self._config.shutdown_timeout))
         closing = asyncio.create_task(runner.cleanup(), name="end requests")
         forced = asyncio.create_task(self._force.wait(), name="second signal")
         await asyncio.wait({closing, forced}, return_when=asyncio.FIRST_COMPLETED)
@@ -130,17 +132,19 @@ class Service:
             self._notifier.reloading()
         try:
             loaded = self._read_settings()
-            for context in self._tls:
-                load_certificates(context, loaded.config)
+            for context in self._tls if loaded.config.tlsverify else ():
+                context.renew(loaded.config)
         except LogdError as error:
-            log.warning("settings not reloaded: %s", error)
+            log.error("settings not reloaded: %s", error)  # noqa: TRY400 - expected: no traceback
         else:
             needs_restart = self._config.take_over(loaded.config)
             self._own_log.set_level("debug" if self._config.debug else self._config.log_level)
             for key in needs_restart:
                 log.warning("%s has changed and needs a restart of logd", key)
             log.info("settings reloaded", extra={"file": str(loaded.path or "none")})
-            self._events.publish("daemon", EVENT_RELOAD, "logd", {})
+            self._events.publish(
+                "daemon", EVENT_RELOAD, daemon_id(self._config.data_root), reloaded.attributes(self._config)
+            )
         if self._ready:
             self._notifier.ready("Serving")
 

@@ -65,6 +65,7 @@ def test_ping_version_and_info_answer_what_the_sdk_reads(client):
     info = client.info()
     assert info["ServerVersion"] == version["Version"]
     assert info["LoggingDriver"] == "local"
+    assert {"json-file", "local", "syslog", "journald"} <= set(info["Plugins"]["Log"])
     assert info["MemTotal"] > 1 << 20
     assert info["Containers"] == len(client.containers.list(all=True))
 

@@ -103,3 +103,16 @@ def test_the_daemons_address_is_logds_then_dockers_then_the_default(monkeypatch:
 def test_text_in_a_path_or_query_can_not_become_another_path_or_query() -> None:
     assert quote("a/../b?x=1&ü") == "a%2F..%2Fb%3Fx%3D1%26%C3%BC"
     assert target("/p", {"a": True, "b": None, "c": "x y", "d": 0}) == "/p?a=1&c=x%20y&d=0"
+
+
+def test_tls_without_certificates_says_which_files_are_needed_and_where(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("DOCKER_TLS_VERIFY", "1")
+    monkeypatch.setenv("DOCKER_CERT_PATH", str(tmp_path))
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        client = Client(f"tcp://127.0.0.1:{listening.getsockname()[1]}")
+        with pytest.raises(
+            Unreachable, match=f"ca.pem, cert.pem and key.pem in {tmp_path} can't be used: No such file"
+        ):
+            client.request("GET", "/_ping")

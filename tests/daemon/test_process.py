@@ -7,7 +7,6 @@ import re
 import resource
 import signal
 import socket
-import ssl
 import stat
 import subprocess
 import sys
@@ -139,21 +138,43 @@ def test_the_watchdog_is_fed_from_the_event_loop(make_daemon: Callable[..., Any]
 
 
 def test_sighup_reloads_what_can_be_reloaded_and_names_the_rest(daemon: Any) -> None:
-    content = {"logd": {"log": {"to": "stderr"}}, "labels": ["color=red"], "debug": True, "log-driver": "none"}
+    store = {"max-total": "1g", "min-free": 0, "sync": "1s"}
+    content = {
+        "labels": ["color=red"],
+        "debug": True,
+        "log-level": "warn",
+        "log-driver": "none",
+        "default-shm-size": "32m",
+        "default-stop-timeout": 3,
+        "shutdown-timeout": 7,
+        "runtimes": {"mine": {"path": "/usr/sbin/runc"}},
+        "default-runtime": "mine",
+        "logd": {"log": {"to": "stderr"}, "store": store},
+    }
+    since = time.time()
     daemon.config_file.write_text(json.dumps(content))
     daemon.process.send_signal(signal.SIGHUP)
     daemon.wait_for_state("RELOADING=1")
     wait_until(lambda: "settings reloaded" in daemon.log())
     assert 'msg="log-driver has changed and needs a restart of logd"' in daemon.log()
-    info = daemon.docker("info", "--format", "{{json .Labels}} {{.LoggingDriver}}").stdout
-    assert info == '["color=red"] local\n'
+    info = json.loads(daemon.docker("info", "--format", "{{json .}}").stdout)
+    names = ("Labels", "Debug", "DefaultRuntime", "LoggingDriver")
+    assert [info[name] for name in names] == [["color=red"], True, "mine", "local"]
+    assert info["Runtimes"]["mine"]["path"] == "/usr/sbin/runc"
+    events = ["events", "--since", str(int(since)), "--until", str(int(time.time()) + 1), "--format", "{{json .Actor}}"]
+    (actor,) = [json.loads(line) for line in daemon.docker(*events, "--filter", "event=reload").stdout.splitlines()]
+    assert actor["ID"] == info["ID"] != ""
+    expected = {"labels": '["color=red"]', "debug": "true", "log-level": "warn", "default-shm-size": "33554432"}
+    expected |= {"default-stop-timeout": "3", "shutdown-timeout": "7", "default-runtime": "mine", "name": info["Name"]}
+    expected |= {"logd.store.max-total": str(1 << 30), "logd.store.min-free": "0", "logd.store.sync": "1s"}
+    assert actor["Attributes"].items() >= expected.items()
+    assert "mine:/usr/sbin/runc" in actor["Attributes"]["runtimes"].split(" ")
 
 
 def test_sighup_with_a_mistake_in_the_file_changes_nothing(daemon: Any) -> None:
     daemon.config_file.write_text('{"labels": ["color=red"], "debugg": true}')
     daemon.process.send_signal(signal.SIGHUP)
-    wait_until(lambda: "settings not reloaded" in daemon.log())
-    assert "debugg" in daemon.log()
+    wait_until(lambda: re.search('level=error msg="settings not reloaded: .*debugg', daemon.log()))
     assert daemon.docker("info", "--format", "{{json .Labels}}").stdout.strip() in {"[]", "null"}
 
 
@@ -196,61 +217,6 @@ def test_a_socket_handed_over_by_the_service_manager_is_served(make_daemon: Call
     assert (daemon.folder / "activated.sock").exists()  # it is the service manager's
 
 
-@pytest.fixture(scope="module")
-def certificates(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Two authorities, and a certificate for 127.0.0.1 of each of them."""
-    folder = tmp_path_factory.mktemp("tls")
-    for name in ("ours", "foreign"):
-        _openssl(
-            *("req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-days", "2"),
-            *("-subj", f"/CN={name}", "-keyout", f"{folder}/{name}-ca.key", "-out", f"{folder}/{name}-ca.pem"),
-        )
-        _openssl(
-            *("req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-days", "2"),
-            *("-CA", f"{folder}/{name}-ca.pem", "-CAkey", f"{folder}/{name}-ca.key", "-subj", "/CN=localhost"),
-            *("-addext", "subjectAltName=IP:127.0.0.1", "-addext", "basicConstraints=critical,CA:FALSE"),
-            *("-keyout", f"{folder}/{name}.key", "-out", f"{folder}/{name}.pem"),
-        )
-    return folder
-
-
-def _openssl(*arguments: str) -> None:
-    subprocess.run(["openssl", *arguments], check=True, capture_output=True)
-
-
-def test_tcp_serves_only_clients_with_a_certificate_of_the_authority(
-    make_daemon: Callable[..., Any], certificates: Path
-) -> None:
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    files = {"--tlscacert": "ours-ca.pem", "--tlscert": "ours.pem", "--tlskey": "ours.key"}
-    flags = [part for flag, name in files.items() for part in (flag, str(certificates / name))]
-    daemon = make_daemon("--tlsverify", *flags, "-H", f"tcp://127.0.0.1:{port}", "-H", "unix://")
-    daemon.start()
-
-    def connect(certificate: str | None, *, old: bool = False) -> bytes:
-        context = ssl.create_default_context(cafile=certificates / "ours-ca.pem")
-        if old:
-            with pytest.warns(DeprecationWarning, match="TLSv1"):
-                context.minimum_version, context.maximum_version = ssl.TLSVersion.TLSv1, ssl.TLSVersion.TLSv1_1
-            context.set_ciphers("ALL:@SECLEVEL=0")
-        if certificate:
-            context.load_cert_chain(certificates / f"{certificate}.pem", certificates / f"{certificate}.key")
-        return ping(http.client.HTTPSConnection("127.0.0.1", port, context=context, timeout=10))
-
-    assert connect("ours") == b"OK"
-    assert ping(UnixConnection(daemon.socket)) == b"OK"
-    for certificate in (None, "foreign"):
-        with pytest.raises((OSError, http.client.HTTPException)):
-            connect(certificate)
-    with pytest.raises(OSError, match=r"(?i)version|protocol|alert|EOF|reset"):
-        connect("ours", old=True)
-    with pytest.raises((OSError, http.client.HTTPException)):
-        ping(http.client.HTTPConnection("127.0.0.1", port, timeout=10))
-    assert connect("ours") == b"OK"
-
-
 def test_containers_go_on_while_there_is_no_daemon_and_are_found_again(busybox: Any) -> None:
     name = busybox.docker("run", "-d", "busybox", "sh", "-c", "while echo tick; do sleep 0.05; done").stdout.strip()
     pid = int(busybox.docker("inspect", "--format", "{{.State.Pid}}", name).stdout)
@@ -279,6 +245,22 @@ def test_a_stop_does_not_wait_for_those_who_follow(busybox: Any) -> None:
         assert time.monotonic() - begun < 5
         for follower in (logs, attach, events, wait):
             follower.wait(10)
+
+
+def test_a_shutdown_timeout_that_was_reloaded_holds_for_the_next_stop(make_daemon: Callable[..., Any]) -> None:
+    daemon = make_daemon()
+    daemon.config_file.write_text('{"logd": {"log": {"to": "stderr"}}, "shutdown-timeout": 60}')
+    daemon.start()
+    with socket.socket(socket.AF_UNIX) as loading:
+        loading.connect(str(daemon.socket))
+        loading.settimeout(30)
+        head = b"POST /images/load HTTP/1.1\r\nHost: x\r\nExpect: 100-continue\r\nTransfer-Encoding: chunked\r\n\r\n"
+        loading.sendall(head)
+        assert loading.recv(12) == b"HTTP/1.1 100"  # it waits for an archive that never comes
+        daemon.config_file.write_text('{"logd": {"log": {"to": "stderr"}}, "shutdown-timeout": 1}')
+        daemon.process.send_signal(signal.SIGHUP)
+        wait_until(lambda: "settings reloaded" in daemon.log())
+        assert daemon.stop() == 0
 
 
 def test_nothing_of_the_daemon_s_own_reaches_its_children(busybox: Any) -> None:
