@@ -34,6 +34,8 @@ class Channel:
         self._numbers = itertools.count(1)
         self._loop = asyncio.get_running_loop()
         self.closed = False
+        self.peer_closed = False
+        """Whether the other side closed it, so that its process has ended or let go."""
         self._loop.add_reader(connection.fileno(), self._readable)
 
     async def ask(
@@ -69,6 +71,7 @@ class Channel:
             except OSError:
                 received = None
             if received is None:
+                self.peer_closed = True
                 self.close()
                 return
             message, descriptors = received

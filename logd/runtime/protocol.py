@@ -6,7 +6,8 @@ on-disk file and the first message of a shim carry `version`; a newer daemon und
 Daemon → keeper (`<exec-root>/keeper.sock`; the daemon that starts a keeper has the first connection):
     {"op": "launch", "launch": …}  + 1 descriptor: the shim's end of its first control connection
     {"op": "recover", "launch": …} + 1 descriptor: a new shim for a live container that nobody watches any more
-    {"op": "adopt", "launch": …}   + 1 descriptor: a connection to a shim that outlived an earlier keeper
+    {"op": "adopt", "launch": …}   + 1 descriptor: a connection to a shim that outlived an earlier keeper, in which
+                                   its "hold" may lie already, and its end
 Keeper → daemon: {"error": …} when that is impossible, {} otherwise.
 
 Shim → keeper: {"op": "hold", "names": […], "pid": …} + the descriptors; {"op": "let-go", "names": […]};

@@ -10,7 +10,7 @@ import os
 import signal
 import socket
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from pathlib import Path
 from typing import Any, Final
 
@@ -35,6 +35,8 @@ log = logging.getLogger(__name__)
 
 KEEPER_LOG: Final = "keeper.log"
 KEEPER_START_S: Final = 10.0
+KEEPER_RETRY_S: Final = 5.0
+"""Between attempts to replace a keeper that died."""
 SILENT_S: Final = 2.0
 """How long an adopted shim's first word is waited for; one that is stopped or hangs on its disk speaks later."""
 CREATE_S: Final = 130.0
@@ -77,12 +79,14 @@ class Shim:
         self.saw_end = True
         """False once all shims were lost before the end of the output."""
         self.held = True
+        """Whether duplicates of its descriptors lie outside of it: with a keeper, or on their way to one."""
         self._supervisor = supervisor
         self._channel: Channel | None = None
         self._pidfd = -1
         self._connected = asyncio.Event()
         self._lease: tuple[int, int] | None = None
         self._tasks: set[asyncio.Task[None]] = set()
+        self._handing_over: asyncio.Task[None] | None = None
 
     # -- what the engine asks for --------------------------------------------------------------------------------
 
@@ -173,10 +177,11 @@ class Shim:
         if self._lease is not None:
             self._spawn(self.lease(self._lease))
 
-    def _spawn(self, work: Any) -> None:
+    def _spawn(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
         task = asyncio.get_running_loop().create_task(work, name=f"shim {self.launch.container_id[:12]}")
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
+        return task
 
     def _heard(self, message: dict[str, Any]) -> None:
         event = message["event"]
@@ -242,6 +247,8 @@ class Shim:
 
     async def _reconnect(self) -> None:
         """Find the shim that replaces the one that died; if nobody replaces it, have one made."""
+        if self._handing_over is not None:  # what it held is on its way to a keeper, which then replaces it
+            await asyncio.wait({self._handing_over})
         for attempt in range(1 << 30):
             await asyncio.sleep(RECONNECT_S[min(attempt, len(RECONNECT_S) - 1)])
             if connection := connect_in(self.launch.exec_dir, SOCKET_NAME):
@@ -283,24 +290,31 @@ class Shim:
         for task in self._tasks:
             task.cancel()
 
-    def hand_to(self, keeper: Callable[[Launch, socket.socket], Any]) -> None:
-        """Connect the shim with a new keeper."""
-        self._spawn(self._hand_to(keeper))
+    def hand_to(self, keeper: Callable[[Launch, socket.socket], Coroutine[Any, Any, None]]) -> None:
+        """Have the shim hand over duplicates at once to a new keeper, which may still have to be started.
 
-    async def _hand_to(self, keeper: Callable[[Launch, socket.socket], Any]) -> None:
+        Until that takes it they lie in the connection of which we hold the keeper's end: there they outlive the shim.
+        """
+        if self._handing_over is not None:
+            self._handing_over.cancel()
+        self.held = False
+        self._handing_over = self._spawn(self._hand_to(keeper))
+
+    async def _hand_to(self, keeper: Callable[[Launch, socket.socket], Coroutine[Any, Any, None]]) -> None:
+        if self._channel is None:
+            return  # it has died too; whoever reconnects will see
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        with ours, theirs:
-            if self._channel is None:
-                return  # it has died too; whoever reconnects will see
+        with ours:
+            self._spawn(self._ask_for_duplicates(self._channel, theirs))
             try:
                 await keeper(self.launch, ours)
             except RuntimeFailure as error:  # it has been watched since
                 log.debug("hand-over: %s", error, extra={"container": self.launch.container_id})
-                return
-            if self._channel is not None:
-                with contextlib.suppress(ChannelClosed):
-                    await self._channel.ask("keeper", (theirs.fileno(),))
-        self.held = True
+
+    async def _ask_for_duplicates(self, channel: Channel, connection: socket.socket) -> None:
+        with connection, contextlib.suppress(ChannelClosed):
+            await channel.ask("keeper", (connection.fileno(),))
+            self.held = True
 
 
 class Supervisor:
@@ -448,6 +462,8 @@ class Supervisor:
 
     async def adopt_by_keeper(self, launch: Launch, connection: socket.socket) -> None:
         """Let the keeper watch a shim that outlived the last one. Raises RuntimeFailure."""
+        if self._restart is not None:
+            await asyncio.wait({self._restart})
         await self._ask_keeper("adopt", launch, connection)
 
     async def _start_keeper(self) -> None:
@@ -470,20 +486,29 @@ class Supervisor:
         self._keeper = Channel(ours, lambda _: None, self._keeper_lost)
 
     def _keeper_lost(self) -> None:
-        """The keeper died: start another one and hand it what the shims hold."""
+        """The keeper died: have the shims hand over what they hold, and start another one."""
         if self._keeper_pid:
             with contextlib.suppress(ChildProcessError):
                 os.waitpid(self._keeper_pid, os.WNOHANG)
-        if not self.closing:
-            log.warning("the keeper of the shims has died; starting another one")
-            self._restart = asyncio.get_running_loop().create_task(self._replace_keeper(), name="replace the keeper")
+        if self.closing:
+            return
+        log.warning("the keeper of the shims has died; starting another one")
+        self._restart = asyncio.get_running_loop().create_task(self._replace_keeper(), name="replace the keeper")
+        if self._keeper is not None and self._keeper.peer_closed:  # else it lives, and watches them still
+            for shim in list(self._shims):
+                shim.hand_to(self.adopt_by_keeper)
 
     async def _replace_keeper(self) -> None:
-        async with self._ready:
-            if self._keeper is None or self._keeper.closed:
-                await self.start()
-        for shim in list(self._shims):
-            shim.hand_to(self.adopt_by_keeper)
+        while True:
+            try:
+                async with self._ready:
+                    if self._keeper is None or self._keeper.closed:
+                        await self.start()
+            except (KeeperFailed, OSError) as error:
+                log.error("%s; trying again", error)  # noqa: TRY400 - the reason is enough
+                await asyncio.sleep(KEEPER_RETRY_S)
+            else:
+                return
 
 
 def _spawn_keeper(exec_root: Path, connection: int) -> int:
