@@ -1,6 +1,7 @@
 """A container's log as a stream of runs: what is in the store, and then, if followed, what comes, to its end."""
 
 import asyncio
+import dataclasses
 import time
 from collections.abc import Callable
 from functools import partial
@@ -62,6 +63,8 @@ class LogStream:
         self._times = times
         self._finish = finish
         self._follow = follow and not container.log_ended.is_set()
+        if not self._follow and not container.log_ended.is_set():
+            self._selection = dataclasses.replace(selection, present=True)
         self._run = container.run
         self._caught_up = False
         self._finishing = False

@@ -33,6 +33,7 @@ class Store:
             self.numbers = []
         self._opened: dict[int, OpenSegment] = {}
         self._stands: dict[tuple[Place, int], int] = {}
+        self._end: Place | None = None
 
     def __enter__(self) -> Self:
         return self
@@ -76,9 +77,11 @@ class Store:
         return None if first is None else Place(first.number, HEADER_ENTRIES)
 
     def end(self) -> Place | None:
-        """Return the place of the entry that will come next."""
-        last = next(self.segments(newest_first=True), None)
-        return None if last is None else Place(last.number, last.count())
+        """Return the place of the entry that will come next, as it is at the first call."""
+        if self._end is None:
+            last = next(self.segments(newest_first=True), None)
+            self._end = None if last is None else Place(last.number, last.count())
+        return self._end
 
     # -- scanning ----------------------------------------------------------------------------------------------------
 

@@ -50,6 +50,7 @@ class LogReader:
         self._is_first_look = True
         self._searched: Place | None = None
         self._passed = dict(zip((STDOUT, STDERR), selection.after or (0, 0), strict=True))
+        self._bound: dict[int, int] | None = None
         self._walk: Walk | None = None
         self._begin()
 
@@ -78,22 +79,37 @@ class LogReader:
         if self._walk is None:
             self._begin()
         out: list[Run | Gap] = []
-        while self._walk is not None and not out and not self.finished:
+        while self._walk is not None and not out and not self.finished and not self._is_at_bound():
             items = self._walk.read(self._budget)
             if not items:
                 break
-            self._take(items, out)
+            self._take(items if self._bound is None else self._within(self._bound, items), out)
         return out
 
     def finish(self) -> list[Run | Gap]:
         """Return, after a `read` that gave nothing, the unfinished last lines too: the output has ended."""
         out: list[Run | Gap] = []
         self._lines.cut_all(out)  # type: ignore[arg-type]  # only appends
-        if self._walk is not None and not self.finished and not self._past_until:
+        if self._walk is not None and not self.finished and not self._past_until and not self._is_at_bound():
             out += self._walk.missing_end()
             self._passed.update(self._walk.positions)
         self.finished = self.finished or self._past_until
         return out
+
+    def _is_at_bound(self) -> bool:
+        """Tell whether all that there was at the first look has been read, if no more is wanted."""
+        return self._bound is not None and all(self._passed[stream] >= at for stream, at in self._bound.items())
+
+    def _within(self, bound: dict[int, int], items: list[Item]) -> list[Item]:
+        """Return what of the items lies before the bound."""
+        kept: list[Item] = []
+        for item in items:
+            left = 1 if isinstance(item, Mark) or not item.stream else bound[item.stream] - item.position
+            if isinstance(item, Run) and left < len(item.data):
+                item = item._replace(data=item.data[: max(left, 0)])  # noqa: PLW2901 - the same item, cut
+            if left > 0:
+                kept.append(item)
+        return kept
 
     def _take(self, items: list[Item], out: list[Run | Gap]) -> None:
         lines: list[Run] = out  # type: ignore[assignment]  # only appends
@@ -133,6 +149,9 @@ class LogReader:
         """Begin, unless `since` has not come yet."""
         with Store(self._folder) as store:
             start = find_start(store, self._selection, self._searched, is_first_look=self._is_first_look)
+            if self._is_first_look and self._selection.present:
+                end, streams = store.end(), self._selection.streams
+                self._bound = {stream: store.position_before(end, stream) if end else 0 for stream in streams}
             self._is_first_look = False
             if start is None:
                 self._searched = store.end() or self._searched

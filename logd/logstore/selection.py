@@ -23,6 +23,8 @@ class Selection:
     """The last so many lines there are now, and all that follow; lines, not parts of lines."""
     after: tuple[int, int] | None = None
     """Positions of stdout and stderr from which to go on: a reader's `cursor`."""
+    present: bool = False
+    """Only what is there at the first look, however much is written while it is read: for who does not follow."""
 
     @property
     def streams(self) -> tuple[int, ...]:

@@ -81,6 +81,40 @@ def test_until_ends_the_reading_once_lines_begun_before_are_complete(store):
 # -- rotation and deletion
 
 
+def test_who_does_not_follow_gets_what_was_there_however_much_is_written_meanwhile(store):
+    for number, (selection, expected) in enumerate(
+        (
+            (Selection(present=True), [b"one\n", b"two\n", b"err\n"]),
+            (Selection(present=True, stdout=False), [b"err\n"]),
+            (Selection(present=True, stderr=False, tail=1), [b"two\n"]),
+            (Selection(present=True, since_ns=11), [b"err\n"]),
+        )
+    ):
+        fresh = StoreBuilder(store.folder / str(number))
+        fresh.write(STDOUT, b"one\ntwo\n", 10)
+        fresh.write(STDERR, b"err\n", 11)
+        with LogReader(fresh.path, selection, times=False) as reader:
+            fresh.write(STDOUT, b"later\n", 12)
+            fresh.rotate()
+            fresh.write(STDERR, b"later\n", 13)
+            assert texts(finished(reader)) == expected
+
+
+def test_who_does_not_follow_gets_of_an_unfinished_line_what_was_there(store):
+    store.write(STDOUT, b"whole\npart", 10)
+    with LogReader(store.path, Selection(present=True), times=False) as reader:
+        store.write(STDOUT, b"ly\nlater\n", 11)
+        assert texts(finished(reader)) == [b"whole\n", b"part"]
+
+
+def test_who_does_not_follow_is_not_told_of_later_bytes_as_missing(store):
+    store.write(STDOUT, b"a\n", 10)
+    with LogReader(store.path, Selection(present=True)) as reader:
+        store.rotate()
+        store.write(STDOUT, b"b\n", 11)
+        assert finished(reader) == [Run(10, STDOUT, 0, b"a\n")]
+
+
 def test_a_line_over_three_segments_is_whole_and_has_its_first_bytes_time(store):
     store.write(STDOUT, b"be", 5)
     store.rotate(7)
