@@ -12,7 +12,6 @@ import asyncio
 import contextlib
 import errno
 import fcntl
-import itertools
 import os
 import re
 import socket
@@ -37,10 +36,12 @@ PRIORITIES: Final = {STDOUT: 6, STDERR: 3}
 SEND_BUFFER_BYTES: Final = 8 << 20
 """As sd_journal_sendv has it: an entry up to this size is a datagram, a larger one a file in memory."""
 CHECKED_EACH: Final = 1000
-"""Records after which it is waited for that journald has read them, so that a slow one is not sent them again."""
-POLL_S: Final = 0.0005
-BLOCKED_S: Final = 0.1
-"""How long a thread waits for room in the queue before it looks whether it shall stop."""
+"""Records after which those that journald has read are acknowledged, so that a slow one is not sent them again."""
+SHORTEST_PAUSE_S: Final = 0.0001
+LONGEST_PAUSE_S: Final = 0.05
+PAUSE_GROWTH: Final = 1.25
+"""How long a queue that is full, or not read yet, is left alone. A sender that the kernel wakes would be woken for each
+entry, at the cost of journald, which is what limits how much gets through."""
 THREADS: Final = 4
 SO_SNDBUFFORCE: Final = 32
 """asm-generic/socket.h."""
@@ -160,20 +161,39 @@ def entries(groups: Iterable[Group], shared: bytes, ordinal: int) -> Iterator[by
 
 
 def connect(path: str) -> socket.socket:
-    """Return a socket on which `send` waits no longer than BLOCKED_S. Raises OSError."""
+    """Return a socket on which `send` never waits. Raises OSError."""
     connected = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
     try:
+        connected.setblocking(False)
         connected.connect(path)
         try:
             connected.setsockopt(socket.SOL_SOCKET, SO_SNDBUFFORCE, SEND_BUFFER_BYTES)
         except PermissionError:
             connected.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SEND_BUFFER_BYTES)
-        wait = struct.pack("ll", 0, int(BLOCKED_S * 1_000_000))
-        connected.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, wait)
     except OSError:
         connected.close()
         raise
     return connected
+
+
+def pauses() -> Iterator[float]:
+    """Give the lengths, in seconds, of one pause after the other, for ever."""
+    pause_s = SHORTEST_PAUSE_S
+    while True:
+        yield pause_s
+        pause_s = min(PAUSE_GROWTH * pause_s, LONGEST_PAUSE_S)
+
+
+def surely_read(sizes: list[int], unread_bytes: int) -> int:
+    """Return how many datagrams of these sizes, from the first on, are no longer in a queue with so many bytes.
+
+    The kernel counts the memory that a datagram takes, which is more than its size.
+    """
+    count = len(sizes)
+    while count and sizes[count - 1] <= unread_bytes:
+        count -= 1
+        unread_bytes -= sizes[count]
+    return count
 
 
 class Sending:
@@ -185,6 +205,8 @@ class Sending:
         self._shared = shared
         self._ordinal = ordinal
         self._stopped = threading.Event()
+        self._sizes: list[int] = []
+        """Of the datagrams that were sent."""
 
     def stop(self) -> None:
         """Have the thread end soon."""
@@ -192,27 +214,34 @@ class Sending:
 
     def run(self) -> None:
         """Send it; acknowledge what journald has read. Raises OSError."""
-        remaining = entries(self.batch.groups, self._shared, self._ordinal)
-        sent = 0
         with contextlib.closing(connect(self._path)) as journal:
-            while some := list(itertools.islice(remaining, CHECKED_EACH)):
-                for entry in some:
-                    self._send(journal, entry)
-                self._await_read(journal)
-                sent += len(some)
-                self.batch.ack(sent)
+            for entry in entries(self.batch.groups, self._shared, self._ordinal):
+                try:
+                    journal.send(entry)
+                except OSError as error:
+                    self._send_hard(journal, entry, error)
+                self._sizes.append(len(entry))
+                if len(self._sizes) % CHECKED_EACH == 0:
+                    self._acknowledge(journal)
+            for pause_s in pauses():
+                self._acknowledge(journal)
+                if self.batch.acknowledged == len(self.batch):
+                    return
+                self._pause(journal, pause_s)
 
-    def _send(self, journal: socket.socket, entry: bytes) -> None:
-        while True:
-            try:
-                journal.send(entry)
-            except BlockingIOError:
-                self._check_stopped()
-            except OSError as error:
-                if error.errno not in {errno.EMSGSIZE, errno.ENOBUFS}:
-                    raise
+    def _send_hard(self, journal: socket.socket, entry: bytes, error: OSError) -> None:
+        """Send what was not taken at once: wait for room, or make a file of it."""
+        for pause_s in pauses():
+            if error.errno in {errno.EMSGSIZE, errno.ENOBUFS}:
                 self._send_file(journal, entry)
                 return
+            if not isinstance(error, BlockingIOError):
+                raise error
+            self._pause(journal, pause_s)
+            try:
+                journal.send(entry)
+            except OSError as another:
+                error = another
             else:
                 return
 
@@ -224,25 +253,27 @@ class Sending:
                 view = view[file.write(view) :]
             seals = fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_WRITE | fcntl.F_SEAL_SEAL
             fcntl.fcntl(file, fcntl.F_ADD_SEALS, seals)
-            while True:
+            for pause_s in pauses():
                 try:
                     socket.send_fds(journal, [b""], [file.fileno()])
                 except BlockingIOError:
-                    self._check_stopped()
+                    self._pause(journal, pause_s)
                 else:
                     return
 
-    def _await_read(self, journal: socket.socket) -> None:
-        """Wait until journald has read everything, and see that it is still there: if it died, its queue is lost."""
-        while struct.unpack("i", fcntl.ioctl(journal, SIOCOUTQ, bytes(4)))[0]:
-            self._check_stopped()
-            time.sleep(POLL_S)
-        with contextlib.suppress(BlockingIOError):
-            journal.send(b"")  # journald passes over it; the kernel refuses it if nobody is left to read it
+    def _acknowledge(self, journal: socket.socket) -> None:
+        """Acknowledge what journald has read, and see that it is still there: if it died, its queue is lost."""
+        read = surely_read(self._sizes, struct.unpack("i", fcntl.ioctl(journal, SIOCOUTQ, bytes(4)))[0])
+        if read > self.batch.acknowledged:
+            with contextlib.suppress(BlockingIOError):
+                journal.send(b"")  # journald passes over it; the kernel refuses it if nobody is left to read it
+            self.batch.ack(read)
 
-    def _check_stopped(self) -> None:
+    def _pause(self, journal: socket.socket, seconds: float) -> None:
         if self._stopped.is_set():
+            self._acknowledge(journal)
             raise TimeoutError("journald does not read its socket")
+        time.sleep(seconds)
 
 
 # -- the driver -------------------------------------------------------------------------------------------------------
@@ -327,6 +358,7 @@ async def _run(sending: Sending) -> None:
         sending.stop()
         if not job.cancel():
             await asyncio.wait([ended])
+            ended.exception()  # how it came to its end is of no interest
         raise
 
 

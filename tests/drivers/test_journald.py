@@ -1,6 +1,7 @@
 """journald, against a real systemd-journald of the test's own; read back with journalctl."""
 
 import asyncio
+import fcntl
 import os
 import random
 import select
@@ -21,7 +22,16 @@ from journald_peer import Journald, journald, message, until
 
 from logd.batch import Batch, ContainerInfo, Group, Partial
 from logd.driver import parse_options
-from logd.drivers.journald import RESERVED, JournaldDriver, JournaldOptions, entries, field, sanitize
+from logd.drivers.journald import (
+    RESERVED,
+    SIOCOUTQ,
+    JournaldDriver,
+    JournaldOptions,
+    entries,
+    field,
+    sanitize,
+    surely_read,
+)
 from logd.errors import InvalidParameter
 from logd.record import STDERR, STDOUT
 
@@ -370,6 +380,36 @@ async def test_a_journald_that_hangs_is_given_up_and_nothing_is_missing_when_it_
     twice = len(found) - len(LINES)
     assert found == [*range(1, twice + 1), *range(1, len(LINES) + 1)]
     assert 0 < twice <= 1000
+
+
+@given(sizes=st.lists(st.integers(1, 5000), max_size=9), count=st.integers(0, 9))
+def test_no_more_counts_as_read_than_was_and_all_of_it_in_the_end(sizes: list[int], count: int) -> None:
+    reading, writing = socket.socketpair(socket.AF_UNIX, socket.SOCK_DGRAM)
+    with reading, writing:
+        for size in sizes:
+            writing.send(bytes(size))
+        for _ in sizes[:count]:
+            reading.recv(1)
+        (unread,) = struct.unpack("i", fcntl.ioctl(writing, SIOCOUTQ, bytes(4)))
+        found = surely_read(sizes, unread)
+    assert found <= min(count, len(sizes))
+    assert found == len(sizes) or count < len(sizes)
+
+
+async def test_what_a_slow_journald_has_read_before_the_deadline_is_not_sent_again(tmp_path: Path) -> None:
+    path, read = str(tmp_path / "socket"), 2000
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as slow:
+        slow.bind(path)
+        slow.setblocking(False)
+        driver = JournaldDriver(options({"journald-socket": path}))
+        one = batch(container("slow"), *LINES)
+        sending = asyncio.create_task(driver.send(one))
+        async with asyncio.timeout(WAIT_S):
+            for _ in range(read):
+                await asyncio.get_running_loop().sock_recv(slow, 1)
+        sending.cancel()
+        await asyncio.wait([sending])
+    assert 0 < one.acknowledged <= read
 
 
 async def test_no_record_is_missing_over_ten_kills_of_journald(own: Journald) -> None:
