@@ -225,6 +225,8 @@ class LogDriver(ABC, Generic[O]):
     """How many batches, of different containers, may be sent at a time."""
     max_record_bytes: int = 0
     """The largest line that the protocol takes, 0 for any; longer ones come in parts."""
+    max_batch_records: int = 0
+    """How many records a batch has at most, 0 for any; for what takes its time, but less than delivery's deadline."""
     confirms: bool = True
     """Whether a return of `send` means that the destination has the batch; else it counts as sent, unconfirmed."""
 

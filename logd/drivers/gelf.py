@@ -5,25 +5,23 @@ Source: moby daemon/logger/gelf (options, with which words they are refused; fie
 """
 # ruff: noqa: RUF009  (opt is dataclasses.field with names for its metadata)
 
-import asyncio
-import errno
-import logging
 import re
 import socket
 import ssl
-import time
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
+from itertools import chain
 from typing import Final
 from urllib.parse import urlsplit
 
-from logd.driver import Batch, CommonOptions, ContainerInfo, LogDriver, Reject, boolean, opt, text
-from logd.drivers.gelf_format import GZIP, NONE, ZLIB, MessageFormat, Packing, TooLargeError
-from logd.drivers.unacknowledged import Datagrams, Stream, connect_tcp, connect_udp, has_moved
+from logd.batch import Group
+from logd.driver import Batch, CommonOptions, ContainerInfo, boolean, opt, text
+from logd.drivers.datagrams import Datagrams
+from logd.drivers.gelf_format import END, GZIP, NONE, ZLIB, MessageFormat, Packing
+from logd.drivers.links import Stream, connect_tcp
+from logd.drivers.unacknowledged import DEFAULT_RATE, UnacknowledgedDriver, parse_rate
 from logd.hookspecs import hookimpl
-
-log = logging.getLogger(__name__)
 
 SCHEMES: Final = ("udp", "tcp", "tls")
 BEST_SPEED: Final = 1
@@ -32,9 +30,6 @@ UDP_RECORD_BYTES: Final = 16 << 10
 """Docker's largest line. Whatever is in it, and however it compresses, it fits 128 chunks with 80 kB of fields."""
 TCP_RECORD_BYTES: Final = 256 << 10
 """Graylog's TCP input takes 2 MiB (max_message_size); as JSON a byte may become six."""
-DATAGRAMS_AT_A_TIME: Final = 64
-"""Then others in the event loop have their turn."""
-RESOLVE_AGAIN_S: Final = 30.0
 
 
 @dataclass(frozen=True)
@@ -110,6 +105,9 @@ class GelfOptions(CommonOptions):
     gelf_compression_level: int | None = opt(
         parse_compression_level, default=None, help="with udp: -1 to 9, the larger the smaller; unset: 1"
     )
+    gelf_udp_rate: int = opt(
+        parse_rate, default=DEFAULT_RATE, help="datagrams a second over UDP, so that a receiver keeps up; 0: no limit"
+    )
     gelf_tcp_max_reconnect: int | None = opt(
         parse_count("gelf-tcp-max-reconnect"), default=None, help="without effect: delivery never gives up"
     )
@@ -129,6 +127,8 @@ class GelfOptions(CommonOptions):
         scheme = self.gelf_address.scheme
         if scheme != "udp" and (self.gelf_compression_type, self.gelf_compression_level) != (None, None):
             raise ValueError("gelf-compression-type, gelf-compression-level: compression is only supported on UDP")
+        if scheme != "udp" and self.gelf_udp_rate != DEFAULT_RATE:
+            raise ValueError("gelf-udp-rate is only valid for UDP")
         for name in ("gelf_tcp_max_reconnect", "gelf_tcp_reconnect_delay"):
             if scheme == "udp" and getattr(self, name) is not None:
                 raise ValueError(f'"{name.replace("_", "-")}" is only valid for TCP')
@@ -171,151 +171,69 @@ def tls_context(options: GelfOptions) -> ssl.SSLContext:
     return context
 
 
-class GelfDriver(LogDriver[GelfOptions]):
-    """One connection for all containers that send there.
+@dataclass(frozen=True)
+class GelfMessages:
+    """A batch as GELF messages: see unacknowledged.Messages. Of an empty line there is none."""
 
-    A batch sent over a stream is done with when the peer's kernel has it, one of datagrams when they are sent.
-    """
+    form: MessageFormat
+    packing: Packing
+    groups: Sequence[Group]
+
+    def blocks(self) -> Iterator[bytes]:
+        """Give the messages, each with its end, many at a time."""
+        return self.form.blocks(self.groups)
+
+    def sizes(self) -> Iterator[int]:
+        """Give for each record the size of its message."""
+        return (len(message) + len(END) if message else 0 for message in self._messages())
+
+    def datagrams(self) -> Iterator[Sequence[bytes]]:
+        """Give for each record its datagram, or the chunks of a long message."""
+        return (self.packing.datagrams(message) if message else () for message in self._messages())
+
+    def _messages(self) -> Iterator[bytes]:
+        return chain.from_iterable(map(self.form.messages, self.groups))
+
+
+class GelfDriver(UnacknowledgedDriver[GelfOptions]):
+    """One connection for all containers that send there."""
 
     name = "gelf"
     options_type = GelfOptions
-    max_in_flight = 16
     max_record_bytes = UDP_RECORD_BYTES
-    confirms = False
 
     def __init__(self, options: GelfOptions) -> None:
-        super().__init__(options)
-        if options.gelf_address.scheme != "udp":
+        address = options.gelf_address
+        super().__init__(options, f"gelf at {address}", options.gelf_udp_rate if address.scheme == "udp" else 0)
+        if address.scheme != "udp":
             self.max_record_bytes = TCP_RECORD_BYTES
-        self._address = options.gelf_address
-        self._packing = options.packing
         self._host = socket.gethostname()
-        self._link: Stream | Datagrams | None = None
         self._formats: dict[str, MessageFormat] = {}
-        self._resolve_at = 0.0
-        self._has_warned = False
-
-    async def open(self) -> None:
-        """Connect. Raises OSError that names the address."""
-        try:
-            self._link = await self._connect()
-        except ValueError as error:  # a file of certificates that was in order when the container was created
-            raise ConnectionError(str(error)) from error
-        except OSError as error:
-            raise self._failure(error) from error
-
-    async def send(self, batch: Batch) -> None:
-        """Write all messages, over a stream wait for the peer to have them."""
-        messages = self._format(batch.container)
-        try:
-            if isinstance(self._link, Stream):
-                await self._send_stream(self._link, batch, messages)
-            elif isinstance(self._link, Datagrams):
-                await self._send_datagrams(self._link, batch, messages)
-            else:
-                raise ConnectionError("not connected")  # closed meanwhile, because another batch failed
-        except OSError as error:
-            raise self._failure(error) from error
-
-    async def close(self) -> None:
-        """Disconnect."""
-        link, self._link = self._link, None
-        if link:
-            link.close()
 
     def forget(self, container: ContainerInfo) -> None:
         """Let go of what was kept for a container."""
         super().forget(container)
         self._formats.pop(container.id, None)
 
-    def _format(self, container: ContainerInfo) -> MessageFormat:
+    def _encode(self, batch: Batch) -> GelfMessages:
+        container = batch.container
         known = self._formats.get(container.id)
         if known is None:
             known = MessageFormat(container, self._host, self.tag(container), self.attributes(container))
             self._formats[container.id] = known
-        return known
+        return GelfMessages(known, self.options.packing, batch.groups)
 
     async def _connect(self) -> Stream | Datagrams:
-        address = self._address
+        address, options = self.options.gelf_address, self.options
         if address.scheme == "udp":
-            self._resolve_at = time.monotonic() + RESOLVE_AGAIN_S
-            return await connect_udp(address.host, address.port)
+            return await self._connect_udp(address.host, address.port)
         if address.scheme == "tcp":
             return await connect_tcp(address.host, address.port, None)
-        if self.options.gelf_tls_skip_verify and not self._has_warned:
-            self._has_warned = True
-            log.warning("gelf at %s: any certificate is accepted, as gelf-tls-skip-verify asks for", address)
-        context = await asyncio.to_thread(tls_context, self.options)  # reads the system's certificates too
-        return await connect_tcp(address.host, address.port, context, self.options.gelf_tls_server_name)
-
-    async def _send_stream(self, stream: Stream, batch: Batch, messages: MessageFormat) -> None:
-        begin = None
-        try:
-            async with stream.turn:
-                begin = stream.written
-                for block in messages.blocks(batch.groups):
-                    await stream.write(block)
-                end = stream.written
-            await stream.confirm(end)
-        except (OSError, asyncio.CancelledError):
-            if begin is not None:  # what the peer has is not sent again, where that is known
-                with suppress(OSError):
-                    batch.ack(records_within(stream.confirmed() - begin, batch, messages))
-            raise
-
-    async def _send_datagrams(self, datagrams: Datagrams, batch: Batch, messages: MessageFormat) -> None:
-        async with datagrams.turn:
-            await self._follow_name(datagrams)
-            sent = many = 0
-            try:
-                for group in batch.groups:
-                    for message in messages.messages(group):
-                        pieces = self._packing.datagrams(message) if message else []
-                        for piece in pieces:
-                            await datagrams.send(piece)
-                        sent += 1
-                        many += len(pieces)
-                        if many >= DATAGRAMS_AT_A_TIME:
-                            many = 0
-                            await asyncio.sleep(0)
-                datagrams.check()
-            except asyncio.CancelledError:
-                batch.ack(sent)
-                raise
-            except TooLargeError as error:
-                batch.ack(sent)
-                raise Reject(sent, str(error)) from error
-            except OSError as error:
-                if error.errno != errno.EMSGSIZE:
-                    raise
-                batch.ack(sent)
-                raise Reject(sent, "its datagram is larger than the network takes") from error
-
-    async def _follow_name(self, datagrams: Datagrams) -> None:
-        """Fail if the server has got another address: nothing else would ever tell."""
-        if time.monotonic() < self._resolve_at:
-            return
-        self._resolve_at = time.monotonic() + RESOLVE_AGAIN_S
-        if await has_moved(datagrams, self._address.host, self._address.port):
-            self._resolve_at = 0.0
-            raise ConnectionError("it has another address now")
-
-    def _failure(self, error: OSError) -> OSError:
-        """Return the error with the address in front."""
-        reason = f"gelf at {self._address}: {error.strerror or error}"
-        return TimeoutError(reason) if isinstance(error, TimeoutError) else ConnectionError(reason)
-
-
-def records_within(size: int, batch: Batch, messages: MessageFormat) -> int:
-    """Return how many of a batch's records the first `size` bytes of its messages hold whole."""
-    count = 0
-    for group in batch.groups:
-        for message in messages.messages(group):
-            size -= len(message) + 1 if message else 0
-            if size < 0:
-                return count
-            count += 1
-    return count
+        unsafe = "gelf-tls-skip-verify" if options.gelf_tls_skip_verify else ""
+        name = options.gelf_tls_server_name
+        return await self._connect_tls(
+            address.host, address.port, partial(tls_context, options), server_name=name, unsafe=unsafe
+        )
 
 
 @hookimpl

@@ -16,6 +16,7 @@ from typing import Any, Final
 
 from logd.batch import ContainerInfo, Group, Partial
 from logd.drivers import json_lines
+from logd.drivers.unacknowledged import TooLargeError
 from logd.record import STDERR
 from logd.units import format_time_short
 
@@ -40,10 +41,6 @@ CHUNK_HEADER_BYTES: Final = 12
 MOST_CHUNKS: Final = 128
 LINES_AT_A_TIME: Final = 1024
 BLOCK_BYTES: Final = 1 << 18
-
-
-class TooLargeError(ValueError):
-    """More than 128 chunks would be needed."""
 
 
 class MessageFormat:
@@ -156,7 +153,7 @@ class Packing:
     """-1 to 9, as zlib has them."""
 
     def datagrams(self, message: bytes) -> list[bytes]:
-        """Return the one datagram of a message, or its chunks. Raises TooLargeError."""
+        """Return the one datagram of a message, or its chunks. Raises TooLargeError if that were more than 128."""
         if self.compression != NONE:
             message = zlib.compress(message, self.level, _WINDOW[self.compression])
         return [message] if len(message) <= CHUNK_BYTES else chunks(message)

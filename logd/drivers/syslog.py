@@ -4,26 +4,27 @@ Sources: Docker's syslog driver (options, addresses, wire format), RFC 5424, RFC
 """
 # ruff: noqa: RUF009  (opt is dataclasses.field with names for its metadata)
 
-import asyncio
 import errno
-import logging
 import os
 import re
 import socket
 import ssl
-import time
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
+from itertools import chain
 from typing import Final
 from urllib.parse import unquote, urlsplit
 
 from logd import units
-from logd.driver import Batch, CommonOptions, LogDriver, Reject, boolean, one_of, opt, text
+from logd.batch import Group
+from logd.driver import Batch, CommonOptions, boolean, one_of, opt, text
+from logd.drivers.datagrams import Datagrams, connect_unixgram
+from logd.drivers.links import Stream, connect_tcp, connect_unix
 from logd.drivers.syslog_format import FACILITIES, FORMATS, SMALLEST_MESSAGE, Formatter, Framing, word
-from logd.drivers.unacknowledged import Datagrams, Stream, connect_tcp, connect_udp, connect_unix, has_moved
+from logd.drivers.unacknowledged import DEFAULT_RATE, UnacknowledgedDriver, parse_rate
 from logd.hookspecs import hookimpl
-
-log = logging.getLogger(__name__)
 
 SCHEMES: Final = ("unix", "unixgram", "udp", "tcp", "tcp+tls")
 STREAMS: Final = ("unix", "tcp", "tcp+tls")
@@ -38,9 +39,6 @@ off, or takes it for messages of their own, which the container then has forged.
 LARGEST_MESSAGE: Final = 64 << 20
 LARGEST_DATAGRAM: Final = 65507
 """UDP over IPv4."""
-DATAGRAMS_AT_A_TIME: Final = 256
-"""Then others in the event loop have their turn."""
-RESOLVE_AGAIN_S: Final = 30.0
 
 
 @dataclass(frozen=True)
@@ -120,6 +118,9 @@ class SyslogOptions(CommonOptions):
     syslog_max_message_size: int = opt(
         parse_message_size, default=DEFAULT_MESSAGE_BYTES, help="a line that does not fit is sent in several messages"
     )
+    syslog_udp_rate: int = opt(
+        parse_rate, default=DEFAULT_RATE, help="messages a second over UDP, so that a receiver keeps up; 0: no limit"
+    )
     syslog_tls_ca_cert: str = opt(text, default="", help="file of certificates to trust besides the system's")
     syslog_tls_cert: str = opt(text, default="", help="file of the client's certificate")
     syslog_tls_key: str = opt(text, default="", help="file of its key")
@@ -131,6 +132,10 @@ class SyslogOptions(CommonOptions):
             raise ValueError(
                 f"syslog-framing: {self.syslog_framing!r} needs a syslog-address with one of {', '.join(STREAMS)}; "
                 "a datagram is one message"
+            )
+        if self.scheme != "udp" and self.syslog_udp_rate != DEFAULT_RATE:
+            raise ValueError(
+                "syslog-udp-rate: needs a syslog-address with udp; elsewhere a receiver that is slow is waited for"
             )
         if self.scheme == "udp" and self.syslog_max_message_size > LARGEST_DATAGRAM:
             raise ValueError(f"syslog-max-message-size: a datagram takes {LARGEST_DATAGRAM} bytes")
@@ -185,24 +190,37 @@ def tls_context(options: SyslogOptions) -> ssl.SSLContext:
     return context
 
 
-class SyslogDriver(LogDriver[SyslogOptions]):
-    """One connection for all containers that send there.
+@dataclass(frozen=True)
+class SyslogMessages:
+    """A batch as syslog messages: see unacknowledged.Messages."""
 
-    A batch sent over a stream is done with when the peer's kernel has it (TCP) or the peer has read it (unix).
-    """
+    formatter: Formatter
+    groups: Sequence[Group]
+    tag: bytes
+
+    def blocks(self) -> Iterator[bytes]:
+        """Give the framed messages, many at a time."""
+        return self.formatter.chunks(self.groups, self.tag)
+
+    def sizes(self) -> Iterator[int]:
+        """Give for each record the size of its messages."""
+        return (sum(map(len, messages)) for messages in self.datagrams())
+
+    def datagrams(self) -> Iterator[Sequence[bytes]]:
+        """Give for each record its messages: one, more of an over-long line."""
+        return chain.from_iterable(self.formatter.messages(group, self.tag) for group in self.groups)
+
+
+class SyslogDriver(UnacknowledgedDriver[SyslogOptions]):
+    """One connection for all containers that send there."""
 
     name = "syslog"
     options_type = SyslogOptions
-    max_in_flight = 16
-    confirms = False
 
     def __init__(self, options: SyslogOptions) -> None:
-        super().__init__(options)
-        self._address = options.syslog_address
-        self._link: Stream | Datagrams | None = None
+        where = f"syslog at {options.syslog_address or 'the local socket'}"
+        super().__init__(options, where, options.syslog_udp_rate if options.scheme == "udp" else 0)
         self._formatter: Formatter | None = None
-        self._resolve_at = 0.0
-        self._has_warned = False
 
     async def open(self) -> None:
         """Connect. Raises OSError that names the address."""
@@ -216,122 +234,37 @@ class SyslogDriver(LogDriver[SyslogOptions]):
             os.getpid(),
             options.syslog_max_message_size,
         )
-        if self._address is None:
-            self._link = await self._connect_local()
-            return
-        try:
-            self._link = await self._connect(self._address)
-        except ValueError as error:  # a file of certificates that was in order when the container was created
-            raise ConnectionError(str(error)) from error
-        except OSError as error:
-            raise self._failure(error) from error
+        await super().open()
 
-    async def send(self, batch: Batch) -> None:
-        """Write all messages, then wait for the peer to have them."""
+    def _encode(self, batch: Batch) -> SyslogMessages:
         assert self._formatter
-        tag = word(self.tag(batch.container), "logd")
-        try:
-            if isinstance(self._link, Stream):
-                await self._send_stream(self._link, batch, self._formatter, tag)
-            elif isinstance(self._link, Datagrams):
-                await self._send_datagrams(self._link, batch, self._formatter, tag)
-            else:
-                raise ConnectionError("not connected")  # closed meanwhile, because another batch failed
-        except OSError as error:
-            raise self._failure(error) from error
+        return SyslogMessages(self._formatter, batch.groups, word(self.tag(batch.container), "logd"))
 
-    async def close(self) -> None:
-        """Disconnect."""
-        link, self._link = self._link, None
-        if link:
-            link.close()
-
-    async def _connect(self, address: Address) -> Stream | Datagrams:
+    async def _connect(self) -> Stream | Datagrams:
+        address, options = self.options.syslog_address, self.options
+        if address is None:
+            return await _connect_local()
         if address.scheme == "udp":
-            self._resolve_at = time.monotonic() + RESOLVE_AGAIN_S
-            return await connect_udp(address.host, address.port)
+            return await self._connect_udp(address.host, address.port)
         if address.scheme == "tcp":
             return await connect_tcp(address.host, address.port, None)
         if address.scheme == "tcp+tls":
-            if self.options.syslog_tls_skip_verify and not self._has_warned:
-                self._has_warned = True
-                log.warning("syslog at %s: any certificate is accepted, as syslog-tls-skip-verify asks for", address)
-            context = await asyncio.to_thread(tls_context, self.options)  # reads the system's certificates too
-            return await connect_tcp(address.host, address.port, context)
-        kind = socket.SOCK_DGRAM if address.scheme == "unixgram" else socket.SOCK_STREAM
-        return await connect_unix(address.path, kind)
-
-    async def _connect_local(self) -> Stream | Datagrams:
-        for kind in (socket.SOCK_DGRAM, socket.SOCK_STREAM):
-            for path in LOCAL_PATHS:
-                with suppress(OSError):
-                    return await connect_unix(path, kind)
-        raise ConnectionError(f"Unix syslog delivery error: nobody listens at {', '.join(LOCAL_PATHS)}")
-
-    async def _send_stream(self, stream: Stream, batch: Batch, formatter: Formatter, tag: bytes) -> None:
-        begin = None
+            unsafe = "syslog-tls-skip-verify" if options.syslog_tls_skip_verify else ""
+            return await self._connect_tls(address.host, address.port, partial(tls_context, options), unsafe=unsafe)
         try:
-            async with stream.turn:
-                begin = stream.written
-                for chunk in formatter.chunks(batch.groups, tag):
-                    await stream.write(chunk)
-                end = stream.written
-            await stream.confirm(end)
-        except asyncio.CancelledError:
-            if begin is not None:
-                with suppress(OSError):
-                    batch.ack(records_within(stream.confirmed() - begin, batch, formatter, tag))
-            raise
-
-    async def _send_datagrams(self, datagrams: Datagrams, batch: Batch, formatter: Formatter, tag: bytes) -> None:
-        async with datagrams.turn:
-            await self._follow_name(datagrams)
-            sent = 0
-            try:
-                for group in batch.groups:
-                    for messages in formatter.messages(group, tag):
-                        for message in messages:
-                            await datagrams.send(message)
-                        sent += 1
-                        if sent % DATAGRAMS_AT_A_TIME == 0:
-                            await asyncio.sleep(0)
-                datagrams.check()
-            except asyncio.CancelledError:
-                batch.ack(sent)
+            return await (connect_unixgram if address.scheme == "unixgram" else connect_unix)(address.path)
+        except OSError as error:
+            if error.errno != errno.EPROTOTYPE:
                 raise
-            except OSError as error:
-                if error.errno != errno.EMSGSIZE:
-                    raise
-                batch.ack(sent)
-                raise Reject(sent, f"its message of {len(message)} bytes is larger than the socket takes") from error
-
-    async def _follow_name(self, datagrams: Datagrams) -> None:
-        """Fail if the server has got another address: nothing else would ever tell."""
-        if self._address is None or self._address.scheme != "udp" or time.monotonic() < self._resolve_at:
-            return
-        self._resolve_at = time.monotonic() + RESOLVE_AGAIN_S
-        if await has_moved(datagrams, self._address.host, self._address.port):
-            self._resolve_at = 0.0
-            raise ConnectionError("it has another address now")
-
-    def _failure(self, error: OSError) -> OSError:
-        """Return the error with the address in front."""
-        reason = f"syslog at {self._address or 'the local socket'}: {error.strerror or error}"
-        if error.errno == errno.EPROTOTYPE:
-            reason += " (unix:// is for streams, unixgram:// for datagrams)"
-        return TimeoutError(reason) if isinstance(error, TimeoutError) else ConnectionError(reason)
+            raise ConnectionError(f"{error.strerror} (unix:// is for streams, unixgram:// for datagrams)") from error
 
 
-def records_within(size: int, batch: Batch, formatter: Formatter, tag: bytes) -> int:
-    """Return how many of a batch's records the first `size` bytes of its messages hold whole."""
-    count = 0
-    for group in batch.groups:
-        for messages in formatter.messages(group, tag):
-            size -= sum(map(len, messages))
-            if size < 0:
-                return count
-            count += 1
-    return count
+async def _connect_local() -> Stream | Datagrams:
+    for connect in (connect_unixgram, connect_unix):
+        for path in LOCAL_PATHS:
+            with suppress(OSError):
+                return await connect(path)
+    raise ConnectionError(f"Unix syslog delivery error: nobody listens at {', '.join(LOCAL_PATHS)}")
 
 
 @hookimpl

@@ -1,321 +1,186 @@
-"""Sockets for protocols in which the receiver never says that it has got something.
+"""What drivers share whose protocol has no acknowledgement, over a stream or as datagrams.
 
-Of a stream the kernel knows what the peer's kernel has not acknowledged, or a local peer has not read: ioctl SIOCOUTQ,
-tcp(7) and net/unix/af_unix.c. That is waited for, so that a reset loses nothing but what the peer had in its hands.
-Of a datagram nothing is known.
+A batch that goes over a stream is done with when the peer's kernel has it (TCP) or the peer has read it (unix); one of
+datagrams when all are sent. Both count as unconfirmed.
 """
 
 import asyncio
 import errno
-import fcntl
-import os
-import socket
+import logging
 import ssl
-import struct
-import termios
 import time
-from collections.abc import Callable
+from abc import abstractmethod
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
-from typing import Any, Final
+from typing import Final, Protocol, TypeVar
 
-RESOLVE_TIMEOUT_S: Final = 2.0
-SHORTEST_POLL_S: Final = 0.0005
-LONGEST_POLL_S: Final = 0.02
-"""Half of the time by which Linux delays an acknowledgement that nothing else carries (TCP_DELACK_MIN)."""
-CONNECT_TIMEOUT_S: Final = 10.0
-PROBATION_S: Final = 0.1
-"""So long, or two round trips if those are longer, a server has to turn a new connection down after it was accepted:
-a proxy with nothing behind it, a server that refuses a client's certificate (TLS 1.3 says so after the handshake)."""
-WRITE_BYTES: Final = 1 << 20
-TLS_WRITE_BYTES: Final = 1 << 14
-"""A TLS record."""
-NO_BUFFERS_WAIT_S: Final = 0.005
-TCP_OPTIONS: Final = {
-    socket.TCP_NODELAY: 1,
-    socket.TCP_KEEPIDLE: 15,
-    socket.TCP_KEEPINTVL: 5,
-    socket.TCP_KEEPCNT: 4,
-    socket.TCP_USER_TIMEOUT: 60_000,  # milliseconds; longer than delivery's deadline, which keeps what was confirmed
-}
-"""A dead peer is noticed after 35 seconds although nothing is sent."""
-NOT_NOW: Final = (BlockingIOError, ssl.SSLWantReadError, ssl.SSLWantWriteError)
+from logd.driver import Batch, CommonOptions, LogDriver, Reject, whole
+from logd.drivers.datagrams import DEFAULT_RATE, Datagrams, connect_udp
+from logd.drivers.links import Stream, connect_tcp
+
+__all__ = ["DEFAULT_RATE", "Messages", "TooLargeError", "UnacknowledgedDriver", "parse_rate"]
+
+log = logging.getLogger(__name__)
+
+RESOLVE_AGAIN_S: Final = 30.0
+YIELD_BYTES: Final = 1 << 16
+"""Of datagrams; then others in the event loop have their turn."""
+PACED_BATCH_S: Final = 0.25
+"""So long may the datagrams of a batch take: all that wait for their turn are to be sent by delivery's deadline."""
+O = TypeVar("O", bound=CommonOptions)  # noqa: E741 - options
+
+parse_rate: Final = whole(0, 10_000_000)
 
 
-class Link:
-    """A connected socket. Whoever sends holds `turn` until all of a batch is sent."""
+class TooLargeError(ValueError):
+    """A record's message does not fit what carries it."""
 
-    def __init__(self, connected: socket.socket) -> None:
-        self.turn = asyncio.Lock()
-        self._socket = connected
-        self._loop = asyncio.get_running_loop()
-        self.error = ""
-        """Why it is of no more use."""
-        self._gone: asyncio.Future[None] = self._loop.create_future()
 
-    def close(self) -> None:
-        """Close, and have whoever waits for the socket fail."""
-        if self._socket.fileno() >= 0:
-            self._fail("closed")
-            self._loop.remove_writer(self._socket)
-            self._socket.close()
+class Messages(Protocol):
+    """A batch, encoded anew by each call."""
 
-    async def _writable(self) -> None:
-        waiter = self._loop.create_future()
-        self._loop.add_writer(self._socket, settle, waiter)
+    def blocks(self) -> Iterator[bytes]:
+        """Give the messages as they go over a stream, many at a time."""
+
+    def sizes(self) -> Iterator[int]:
+        """Give for each record how many bytes of the blocks are its own."""
+
+    def datagrams(self) -> Iterator[Sequence[bytes]]:
+        """Give for each record its datagrams. Raises TooLargeError."""
+
+
+class UnacknowledgedDriver(LogDriver[O]):
+    """One connection for all containers that send there. A driver adds where it goes and how messages look."""
+
+    max_in_flight = 16
+    confirms = False
+
+    def __init__(self, options: O, where: str, udp_rate: int) -> None:
+        """`where`: driver and address, for messages. `udp_rate`: see connect_udp; 0 if it isn't used either."""
+        super().__init__(options)
+        self.max_batch_records = max(1, int(udp_rate * PACED_BATCH_S)) if udp_rate else 0
+        self._where = where
+        self._udp_rate = udp_rate
+        self._udp: tuple[str, int] | None = None
+        self._link: Stream | Datagrams | None = None
+        self._resolve_at = 0.0
+        self._has_warned = False
+
+    @abstractmethod
+    async def _connect(self) -> Stream | Datagrams:
+        """Connect. Raises OSError, or ValueError about a file that was in order when the container was created."""
+
+    @abstractmethod
+    def _encode(self, batch: Batch) -> Messages:
+        """Return a batch's messages."""
+
+    async def open(self) -> None:
+        """Connect. Raises OSError that names the address."""
         try:
-            await asyncio.wait((waiter, self._gone), return_when=asyncio.FIRST_COMPLETED)
-        finally:
-            waiter.cancel()
-            if self._socket.fileno() >= 0:
-                self._loop.remove_writer(self._socket)
-
-    def _fail(self, reason: str) -> None:
-        self.error = self.error or reason
-        settle(self._gone)
-
-    def _check(self) -> None:
-        if self.error:
-            raise ConnectionResetError(self.error)
-
-
-class Stream(Link):
-    """A stream, over TLS or not. After an error, or a write that was cancelled, it is of no more use."""
-
-    def __init__(self, connected: socket.socket) -> None:
-        super().__init__(connected)
-        self._write_bytes = TLS_WRITE_BYTES if isinstance(connected, ssl.SSLSocket) else WRITE_BYTES
-        self._is_torn = False
-        self.written = 0
-        """How many bytes were handed to the kernel."""
-        self._loop.add_reader(connected, self._hear)
-
-    async def probation(self, seconds: float) -> None:
-        """Give the peer time to close a connection that it does not want. Raises ConnectionError if it did."""
-        await asyncio.wait((self._gone,), timeout=seconds)
-        if self.error:
-            raise ConnectionResetError(f"{self.error}, right after the connection was made")
-
-    async def write(self, data: bytes) -> None:
-        """Hand all of it to the kernel."""
-        self._check()
-        if self._is_torn:
-            raise ConnectionAbortedError("the connection ends in the middle of a message")
-        self._is_torn = True
-        view = memoryview(data)
-        while view:
-            try:
-                sent = self._socket.send(view[: self._write_bytes])
-            except NOT_NOW:
-                await self._writable()
-            except OSError as error:
-                self._fail(words(error))
-            else:
-                self.written += sent
-                view = view[sent:]
-            self._check()
-        self._is_torn = False
-
-    async def confirm(self, end: int) -> None:
-        """Wait until the peer has what was written up to `end`. Raises ConnectionError if it is gone before."""
-        wait_s = 0.0
-        while self.confirmed() < end:
-            await asyncio.sleep(wait_s)
-            wait_s = min(max(2 * wait_s, SHORTEST_POLL_S), LONGEST_POLL_S)
-
-    def confirmed(self) -> int:
-        """Return up to where the peer has what was written, at least. Raises ConnectionError if it is gone.
-
-        Over TLS the kernel counts more bytes than were written, a unix socket counts the memory that they take: what it
-        says is unconfirmed is never too little.
-        """
-        self._check()
-        unconfirmed = queued(self._socket)
-        self._hear()  # after the count: what a local peer had not read when it died counts for read
-        self._check()
-        return self.written - unconfirmed
-
-    def close(self) -> None:
-        """Close, and have whoever waits for the stream fail."""
-        if not self.error and isinstance(self._socket, ssl.SSLSocket):
-            self._hear()  # a kernel that is left with something unread sends a reset
-            with suppress(OSError, ValueError):
-                self._socket.unwrap()
-        super().close()
-
-    def _hear(self) -> None:
-        """Learn of the peer's end. What it says is of no interest."""
-        try:
-            if not self._socket.recv(4096):
-                self._fail("closed by the server")
-        except NOT_NOW:
-            pass
+            self._link = await self._connect()
+        except ValueError as error:
+            raise ConnectionError(str(error)) from error
         except OSError as error:
-            self._fail(words(error))
+            raise self._failure(error) from error
 
-    def _fail(self, reason: str) -> None:
-        if not self.error:
-            self._loop.remove_reader(self._socket)
-        super()._fail(reason)
-
-
-class Datagrams(Link):
-    """A way to send datagrams."""
-
-    def __init__(self, connected: socket.socket) -> None:
-        super().__init__(connected)
-        self.peer: object = connected.getpeername()
-
-    async def send(self, data: bytes) -> None:
-        """Send, as soon as there is room for it in the kernel. Raises OSError, with EMSGSIZE of what is too large."""
-        while True:
-            self._check()
-            try:
-                self._socket.send(data)
-            except BlockingIOError:
-                await self._writable()
-            except OSError as error:
-                if error.errno != errno.ENOBUFS:
-                    raise
-                await asyncio.sleep(NO_BUFFERS_WAIT_S)  # nobody tells when there are some again
-            else:
-                return
-
-    def check(self) -> None:
-        """Raise what has become known of datagrams sent before: that nobody listens there."""
-        self._check()
-        code = self._socket.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
-        if code:
-            raise OSError(code, os.strerror(code))
-
-
-async def resolve(host: str, port: int, kind: socket.SocketKind) -> list[tuple[socket.AddressFamily, Any]]:
-    """Return the addresses of a host by their families."""
-    found = await asyncio.get_running_loop().getaddrinfo(host, port, type=kind)
-    return [(family, address) for family, _, _, _, address in found]
-
-
-async def has_moved(datagrams: Datagrams, host: str, port: int) -> bool:
-    """Tell whether a host has other addresses now. One that can't be resolved at present may have been right before."""
-    with suppress(OSError):
-        async with asyncio.timeout(RESOLVE_TIMEOUT_S):
-            found = await resolve(host, port, socket.SOCK_DGRAM)
-        return datagrams.peer not in [address for _, address in found]
-    return False
-
-
-async def connect_udp(host: str, port: int) -> Datagrams:
-    """Return a socket to the first address of the host that there is a way to."""
-    error: OSError = ConnectionError("no address")
-    for family, address in await resolve(host, port, socket.SOCK_DGRAM):
+    async def send(self, batch: Batch) -> None:
+        """Send all messages, over a stream wait for the peer to have them."""
+        messages = self._encode(batch)
         try:
-            return Datagrams(await _connect(family, socket.SOCK_DGRAM, address))
-        except OSError as failure:
-            error = failure
-    raise error
-
-
-async def connect_tcp(host: str, port: int, tls: ssl.SSLContext | None, server_name: str = "") -> Stream:
-    """Return a connection to the first address of the host that takes it. Raises OSError, with words about TLS.
-
-    A certificate must be for `server_name`, or else for the host.
-    """
-    error: OSError = ConnectionError("no address")
-    for family, address in await resolve(host, port, socket.SOCK_STREAM):
-        try:
-            async with asyncio.timeout(CONNECT_TIMEOUT_S):
-                began = time.monotonic()
-                connected = await _connect(family, socket.SOCK_STREAM, address)
-                round_trip_s = time.monotonic() - began
-                stream = Stream(await _handshake(connected, tls, server_name or host) if tls else connected)
-        except TimeoutError:
-            error = TimeoutError(f"no connection within {CONNECT_TIMEOUT_S:.0f} s")
-        except OSError as failure:
-            error = failure
-        else:
-            try:
-                await stream.probation(max(PROBATION_S, 2 * round_trip_s))
-            except BaseException:
-                stream.close()
-                raise
-            return stream
-    raise error
-
-
-async def connect_unix(path: str, kind: socket.SocketKind) -> Stream | Datagrams:
-    """Return a connection to a unix socket."""
-    connected = await _connect(socket.AF_UNIX, kind, path)
-    return Datagrams(connected) if kind == socket.SOCK_DGRAM else Stream(connected)
-
-
-async def _connect(family: socket.AddressFamily, kind: socket.SocketKind, address: Any) -> socket.socket:
-    made = socket.socket(family, kind)
-    try:
-        made.setblocking(False)
-        if family != socket.AF_UNIX and kind == socket.SOCK_STREAM:
-            made.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
-            for option, value in TCP_OPTIONS.items():
-                made.setsockopt(socket.IPPROTO_TCP, option, value)
-        await asyncio.get_running_loop().sock_connect(made, address)
-    except BaseException:
-        made.close()
-        raise
-    return made
-
-
-async def _handshake(connected: socket.socket, tls: ssl.SSLContext, host: str) -> ssl.SSLSocket:
-    loop = asyncio.get_running_loop()
-    try:
-        wrapped = tls.wrap_socket(connected, server_hostname=host, do_handshake_on_connect=False)
-    except BaseException:
-        connected.close()
-        raise
-    try:
-        while True:
-            try:
-                wrapped.do_handshake()
-            except ssl.SSLWantReadError:
-                await ready(wrapped, loop.add_reader, loop.remove_reader)
-            except ssl.SSLWantWriteError:
-                await ready(wrapped, loop.add_writer, loop.remove_writer)
-            except OSError as error:
-                raise ConnectionError(f"TLS handshake: {words(error)}") from error
+            if isinstance(self._link, Stream):
+                await _send_stream(self._link, batch, messages)
+            elif isinstance(self._link, Datagrams):
+                async with self._link.turn:
+                    await self._follow_name(self._link)
+                    await _send_datagrams(self._link, batch, messages)
             else:
-                return wrapped
-    except BaseException:
-        wrapped.close()
+                raise ConnectionError("not connected")  # closed meanwhile, because another batch failed
+        except OSError as error:
+            raise self._failure(error) from error
+
+    async def close(self) -> None:
+        """Disconnect."""
+        link, self._link = self._link, None
+        if link:
+            link.close()
+
+    async def _connect_udp(self, host: str, port: int) -> Datagrams:
+        self._udp = host, port
+        self._resolve_at = time.monotonic() + RESOLVE_AGAIN_S
+        return await connect_udp(host, port, self._udp_rate)
+
+    async def _connect_tls(
+        self, host: str, port: int, context: Callable[[], ssl.SSLContext], *, server_name: str = "", unsafe: str = ""
+    ) -> Stream:
+        """Connect with what `context` returns. `unsafe`: the option by which any certificate is taken, if it is."""
+        if unsafe and not self._has_warned:
+            self._has_warned = True
+            log.warning("%s: any certificate is accepted, as %s asks for", self._where, unsafe)
+        made = await asyncio.to_thread(context)  # reads the system's certificates too
+        return await connect_tcp(host, port, made, server_name)
+
+    async def _follow_name(self, datagrams: Datagrams) -> None:
+        """Fail if the server has got another address: nothing else would ever tell."""
+        if self._udp is None or time.monotonic() < self._resolve_at:
+            return
+        self._resolve_at = time.monotonic() + RESOLVE_AGAIN_S
+        if await datagrams.has_moved(*self._udp):
+            self._resolve_at = 0.0
+            raise ConnectionError("it has another address now")
+
+    def _failure(self, error: OSError) -> OSError:
+        """Return the error with the address in front."""
+        reason = f"{self._where}: {error.strerror or error}"
+        return TimeoutError(reason) if isinstance(error, TimeoutError) else ConnectionError(reason)
+
+
+async def _send_stream(stream: Stream, batch: Batch, messages: Messages) -> None:
+    begin = None
+    try:
+        async with stream.turn:
+            begin = stream.written
+            for block in messages.blocks():
+                await stream.write(block)
+            end = stream.written
+        await stream.confirm(end)
+    except (OSError, asyncio.CancelledError):
+        if begin is not None:  # what the peer has is not sent again, where that is known
+            with suppress(OSError):
+                batch.ack(records_within(stream.confirmed() - begin, messages))
         raise
 
 
-async def ready(which: socket.socket, watch: Callable[..., None], unwatch: Callable[[socket.socket], object]) -> None:
-    """Wait for a socket with the loop's add_reader and remove_reader, or those of a writer."""
-    waiter = asyncio.get_running_loop().create_future()
-    watch(which, settle, waiter)
+async def _send_datagrams(datagrams: Datagrams, batch: Batch, messages: Messages) -> None:
+    sent = size = 0
     try:
-        await waiter
-    finally:
-        if which.fileno() >= 0:
-            unwatch(which)
+        for pieces in messages.datagrams():
+            for piece in pieces:
+                await datagrams.send(piece)
+                size += len(piece)
+            sent += 1
+            if size >= YIELD_BYTES:
+                size = 0
+                await asyncio.sleep(0)
+        datagrams.check()
+    except asyncio.CancelledError:
+        batch.ack(sent)
+        raise
+    except TooLargeError as error:
+        batch.ack(sent)
+        raise Reject(sent, str(error)) from error
+    except OSError as error:
+        if error.errno != errno.EMSGSIZE:
+            raise
+        batch.ack(sent)
+        raise Reject(sent, f"its message of {len(piece)} bytes is larger than the socket takes") from error
 
 
-def settle(future: "asyncio.Future[None]") -> None:
-    """Have whoever awaits it go on."""
-    if not future.done():
-        future.set_result(None)
-
-
-def queued(which: socket.socket) -> int:
-    """Return how many bytes of a stream the peer has not acknowledged, or a local peer has not read."""
-    count: int
-    (count,) = struct.unpack("i", fcntl.ioctl(which, termios.TIOCOUTQ, b"\0" * 4))  # SIOCOUTQ is the same number
+def records_within(size: int, messages: Messages) -> int:
+    """Return how many of a batch's records the first `size` bytes of its blocks hold whole."""
+    count = 0
+    for one in messages.sizes():
+        size -= one
+        if size < 0:
+            return count
+        count += 1
     return count
-
-
-def words(error: OSError) -> str:
-    """Say what went wrong, for a person."""
-    if isinstance(error, ssl.SSLCertVerificationError):
-        return f"the server's certificate is not trusted: {error.verify_message}"
-    if isinstance(error, ssl.SSLEOFError):
-        return "closed by the server"
-    if isinstance(error, ssl.SSLError):
-        return (error.reason or str(error)).replace("_", " ").lower()
-    return error.strerror or str(error) or type(error).__name__

@@ -79,6 +79,7 @@ class Delivery:
         self._options = options
         self._processors = processors
         self._subscription = subscription
+        self._most = destination.driver.max_batch_records or LARGEST
         self._limit = min(line_bytes or DEFAULT_LINE_BYTES, destination.driver.max_record_bytes or line_bytes)
         progress = file.progress
         self._intake = Intake(container.id, self._limit, progress.positions, progress.lines)
@@ -188,7 +189,7 @@ class Delivery:
 
     async def _deliver(self, items: list[Item]) -> None:
         """Send until nothing is left of the items."""
-        most, failures = LARGEST, 0
+        most, failures = self._most, 0
         while (items := self._commit(items, 0)) and not self._is_paused:
             groups = take_records(items, most)
             batch = Batch(self.container, groups)
@@ -221,7 +222,7 @@ class Delivery:
             else:
                 self._remember(batch)
                 items = self._commit(items, len(batch))
-                most, failures = LARGEST, 0
+                most, failures = self._most, 0
                 self.health.error = ""
 
     async def _isolate(self, items: list[Item], size: int) -> tuple[list[Item], int]:
@@ -243,9 +244,9 @@ class Delivery:
             return items, 1
         except OSError as error:
             self._remember(batch)
-            return self._commit(self._bury(suspect, POISON, str(error)) + others, 1), LARGEST
+            return self._commit(self._bury(suspect, POISON, str(error)) + others, 1), self._most
         self._remember(again)
-        return self._commit(items, 2), LARGEST
+        return self._commit(items, 2), self._most
 
     def _rejected(self, items: list[Item], batch: Batch, reject: Reject) -> tuple[list[Item], int]:
         """Set a rejected record aside; where it is not known which of the batch it is, halve what is sent."""
@@ -256,9 +257,9 @@ class Delivery:
         batch.ack(record)
         rest = self._commit_part(items, batch)
         if batch.acknowledged > record:  # a driver that says two things of one record: it has been taken
-            return rest, LARGEST
+            return rest, self._most
         bad, others = split(rest, 1)
-        return self._bury(bad, REJECTED, reject.reason) + others, LARGEST
+        return self._bury(bad, REJECTED, reject.reason) + others, self._most
 
     def _bury(self, items: list[Item], reason: str, words: str) -> list[Item]:
         """Write the one record among the items to the dead letters; return them with it as dropped."""

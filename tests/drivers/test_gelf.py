@@ -1,7 +1,5 @@
 import asyncio
-import gzip
 import itertools
-import re
 import socket
 import zlib
 from collections.abc import AsyncIterator, Callable
@@ -17,9 +15,9 @@ from hypothesis import strategies as st
 
 from logd.batch import Batch, ContainerInfo, Group, Partial
 from logd.driver import Reject, parse_options
-from logd.drivers import gelf, unacknowledged
-from logd.drivers.gelf import GelfDriver, GelfOptions, records_within
-from logd.drivers.gelf_format import MessageFormat, Packing, TooLargeError, chunks, timestamp
+from logd.drivers.gelf import GelfDriver, GelfMessages, GelfOptions
+from logd.drivers.gelf_format import MessageFormat, Packing, chunks, timestamp
+from logd.drivers.unacknowledged import TooLargeError, records_within
 from logd.errors import InvalidParameter
 from logd.record import STDERR, STDOUT
 
@@ -190,12 +188,12 @@ def test_every_line_but_an_empty_one_is_one_message_whatever_it_holds(lines: lis
     assert [check(text)["short_message"] for text in stream.split(b"\0")[:-1]] == [one for one in records if one]
     one_by_one = [text for one in groups for text in made.messages(one)]
     assert b"".join(text + b"\0" for text in one_by_one if text) == stream
-    whole = Batch(container(), groups)
+    whole = GelfMessages(made, Packing("gzip", 1), groups)
     ends = itertools.accumulate(len(text) + 1 if text else 0 for text in one_by_one)
     for count, (end, text) in enumerate(zip(ends, one_by_one, strict=True), 1):
         if text:
-            assert records_within(end, whole, made) >= count
-            assert records_within(end - 1, whole, made) < count
+            assert records_within(end, whole) >= count
+            assert records_within(end - 1, whole) < count
 
 
 def test_a_million_lines_are_not_encoded_at_once() -> None:
@@ -386,60 +384,6 @@ async def test_a_line_that_does_not_fit_128_chunks_is_rejected_and_the_others_ar
     assert udp.lines == ["before", "after"]
 
 
-async def test_datagrams_sent_by_the_deadline_are_not_sent_again(udp: UdpInput) -> None:
-    lines = numbered(0, 20_000, width=100)
-    async with driver(udp.address) as made:
-        one = batch(*lines)
-        sending = asyncio.create_task(made.send(one))
-        await until(lambda: len(udp.messages) > 100)
-        sending.cancel()
-        with pytest.raises(asyncio.CancelledError):
-            await sending
-        await until(lambda: len(udp.messages) >= one.acknowledged)
-        assert 0 < one.acknowledged == len(udp.messages) < len(lines)
-        await made.send(Batch(one.container, [group(*lines[one.acknowledged :])]))
-        await until(lambda: len(udp.messages) == len(lines))
-    assert udp.lines == texts(lines)
-
-
-async def test_that_nobody_receives_datagrams_is_an_error_where_the_system_tells() -> None:
-    one = UdpInput()
-    async with driver(one.address) as made:
-        await made.send(batch(b"one"))
-        await until(lambda: len(one.messages) == 1)
-        one.close()
-        with pytest.raises(ConnectionError, match=f"gelf at {one.address}: Connection refused"):
-            await made.send(batch(b"two"))
-        again = UdpInput(one.port)
-        assert await deliver(made, batch(b"two")) <= 2
-        await until(lambda: again.lines == ["two"])
-        again.close()
-
-
-async def test_a_udp_input_that_moves_to_another_address_is_followed(monkeypatch: pytest.MonkeyPatch) -> None:
-    with socket.socket(type=socket.SOCK_DGRAM) as old, socket.socket(type=socket.SOCK_DGRAM) as new:
-        old.bind(("127.0.0.1", 0))
-        new.bind(("127.0.0.2", old.getsockname()[1]))
-        for one in (old, new):
-            one.settimeout(TIMEOUT_S)
-        names = {"logs.example": "127.0.0.1"}  # there is no name server to change here
-
-        async def resolve(host: str, port: int, kind: socket.SocketKind) -> list[tuple[socket.AddressFamily, object]]:
-            if host not in names:
-                raise socket.gaierror("no name server answers")
-            return [(socket.AF_INET, (names[host], port))]
-
-        monkeypatch.setattr(unacknowledged, "resolve", resolve)
-        monkeypatch.setattr(gelf, "RESOLVE_AGAIN_S", 0.0)
-        async with driver(f"udp://logs.example:{old.getsockname()[1]}") as made:
-            del names["logs.example"]
-            await made.send(batch(b"one"))
-            assert check(gzip.decompress(old.recv(2000)))["short_message"] == "one"
-            names["logs.example"] = "127.0.0.2"
-            assert await deliver(made, batch(b"two")) == 2
-            assert check(gzip.decompress(new.recv(2000)))["short_message"] == "two"
-
-
 async def test_an_input_takes_any_line_over_tcp(tcp: TcpInput) -> None:
     async with driver(tcp.address) as made:
         await made.send(Batch(container(), [group(*ODD), group(b"", b"failed", stream=STDERR), group(b"")]))
@@ -457,43 +401,7 @@ async def test_lines_of_nothing_are_done_with_at_once(tcp: TcpInput, udp: UdpInp
     assert not udp.messages
 
 
-async def test_many_containers_share_a_connection_and_their_messages_never_mix(tcp: TcpInput) -> None:
-    batches = [batch(*numbered(0, 200, width=number)) for number in range(50)]
-    async with driver(tcp.address) as made:
-        await asyncio.gather(*map(made.send, batches))
-        await until(lambda: len(tcp.messages) == 10_000)
-    got: dict[str, list[str]] = {}
-    for one in tcp.messages:
-        got.setdefault(one["_container_id"], []).append(one["short_message"])
-    assert got == {one.container.id: texts([record.line for record in one.records()]) for one in batches}
-    assert len(tcp.connections) == 1
-
-
 # -- faults --------------------------------------------------------------------------------------------------------
-
-
-async def test_nothing_listening_is_an_error_to_try_again_with_the_address_in_it() -> None:
-    with socket.socket() as bound:
-        bound.bind(("127.0.0.1", 0))
-        for address in (f"tcp://127.0.0.1:{bound.getsockname()[1]}", "tcp://no.invalid:1", "udp://no.invalid:1"):
-            made = GelfDriver(options(address))
-            with pytest.raises(OSError, match=re.escape(f"gelf at {address}: ")):
-                await made.open()
-            await made.close()
-            with pytest.raises(ConnectionError, match="not connected"):
-                await made.send(batch(b"x"))
-
-
-async def test_what_the_inputs_kernel_has_not_acknowledged_is_sent_again_after_a_reset(tcp: TcpInput) -> None:
-    lines = numbered(0, 4000, width=1000)
-    async with driver(tcp.address) as made:
-        tcp.reset_after = 500
-        tries = await deliver(made, batch(*lines))
-        await until(lambda: tcp.lines[-1:] == texts(lines[-1:]))
-        assert tries >= 2
-    # What the peer had in its hands when it gave the reset may be lost, what follows may not.
-    assert tcp.lines[:500] == texts(lines[:500])
-    assert tcp.lines[500:] == texts(lines[len(lines) - len(tcp.lines[500:]) :])
 
 
 async def test_an_input_that_comes_back_gets_what_was_printed_meanwhile(tcp: TcpInput) -> None:
@@ -530,30 +438,6 @@ async def test_an_input_that_never_reads_is_left_by_the_deadline_and_half_a_mess
         await until(lambda: tcp.lines[-1:] == texts(lines[-1:]))
     assert tcp.torn <= 1
     assert set(tcp.lines) == set(texts(lines))
-
-
-async def test_closing_ends_whoever_is_sending(tcp: TcpInput) -> None:
-    tcp.reading.clear()
-    async with driver(tcp.address) as made:
-        sending = [asyncio.create_task(made.send(batch(*[b"x" * 100_000] * 200))) for _ in range(3)]
-        await asyncio.sleep(0.1)
-        await made.close()
-        results = await asyncio.wait_for(asyncio.gather(*sending, return_exceptions=True), TIMEOUT_S)
-        assert all(isinstance(one, ConnectionError) for one in results)
-    tcp.reading.set()
-
-
-async def test_a_server_that_closes_at_once_is_not_open() -> None:
-    async def close(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        writer.close()
-
-    server = await asyncio.start_server(close, "127.0.0.1", 0)
-    made = GelfDriver(options(f"tcp://127.0.0.1:{server.sockets[0].getsockname()[1]}"))
-    with pytest.raises(ConnectionError, match="closed by the server, right after the connection was made"):
-        await made.open()
-    await made.close()
-    server.close()
-    await server.wait_closed()
 
 
 # -- TLS -----------------------------------------------------------------------------------------------------------

@@ -21,9 +21,10 @@ from rsyslog import Rsyslog
 
 from logd.batch import Batch, ContainerInfo, Group
 from logd.driver import Reject, parse_options
-from logd.drivers import syslog, syslog_format, unacknowledged
-from logd.drivers.syslog import SyslogDriver, SyslogOptions, records_within
+from logd.drivers import links, syslog, syslog_format
+from logd.drivers.syslog import SyslogDriver, SyslogMessages, SyslogOptions
 from logd.drivers.syslog_format import Formatter, Framing
+from logd.drivers.unacknowledged import records_within
 from logd.errors import InvalidParameter
 from logd.record import STDERR, STDOUT
 
@@ -59,7 +60,7 @@ async def driver(address: str = "", **values: str) -> AsyncIterator[SyslogDriver
         await made.close()
 
 
-def link(made: SyslogDriver) -> unacknowledged.Link:
+def link(made: SyslogDriver) -> links.Link:
     assert made._link
     return made._link
 
@@ -206,10 +207,10 @@ def test_one_by_one_messages_are_the_same_as_together(lines: list[bytes], framin
     groups = [group(*lines), group(*lines[::-1], stream=STDERR)]
     one_by_one = [b"".join(one) for each in groups for one in made.messages(each, b"tag")]
     assert b"".join(one_by_one) == framed(made, *groups)
-    batch = Batch(container(), groups)
+    messages = SyslogMessages(made, groups, b"tag")
     for count, end in enumerate(itertools.accumulate(map(len, one_by_one)), 1):
-        assert records_within(end, batch, made, b"tag") == count
-        assert records_within(end - 1, batch, made, b"tag") == count - 1
+        assert records_within(end, messages) == count
+        assert records_within(end - 1, messages) == count - 1
 
 
 @given(st.text(max_size=200), st.integers(4, 50))
@@ -521,37 +522,6 @@ async def settled(taken: socket.socket) -> int:
     return sizes[-1]
 
 
-async def test_no_line_is_lost_that_the_peers_kernel_had_not_acknowledged_at_a_reset(listeners: list[Listener]) -> None:
-    listeners.append(Listener(receive_buffer=1 << 16))
-    who = container()
-    lines = numbered(0, 3000, width=1000)
-    batches = [Batch(who, [group(*lines[at : at + 10])]) for at in range(0, len(lines), 10)]
-    sent: list[Batch] = []
-    async with driver(listeners[0].address) as made:
-        first = await listeners[0].take()
-
-        async def send_all() -> None:
-            for one in batches:
-                tries = await deliver(made, one)
-                sent.append(one)
-                assert tries <= 2
-
-        sending = asyncio.create_task(send_all())
-        acknowledged = await settled(first)
-        await until(lambda: len(sent) > 1)
-        before = len(sent)
-        message = (
-            len(framed(formatter(), group(lines[0]), tag=who.id[:12].encode())) - len("77") + len(str(os.getpid()))
-        )
-        assert before * 10 * message <= acknowledged, "sent, but not even in the peer's kernel"
-        assert before < len(batches)
-        reset(first)
-        second = await listeners[0].take()
-        got = await read_lines(second, len(lines) - before * 10)
-        await sending
-        assert got == lines[before * 10 :]
-
-
 async def test_a_line_that_a_peer_at_a_unix_socket_has_not_read_is_not_taken_for_sent(
     tmp_path: Path, listeners: list[Listener]
 ) -> None:
@@ -565,52 +535,6 @@ async def test_a_line_that_a_peer_at_a_unix_socket_has_not_read_is_not_taken_for
         second = await listeners[0].take()
         assert await read_lines(second, len(lines)) == lines
         assert await sending == 2
-
-
-async def test_what_a_dead_peers_kernel_threw_away_does_not_count_for_read() -> None:
-    ours, theirs = socket.socketpair()
-    ours.setblocking(False)
-    stream = unacknowledged.Stream(ours)
-    await stream.write(b"line")
-    assert stream.confirmed() <= 0
-    theirs.close()
-    assert unacknowledged.queued(ours) == 0
-    with pytest.raises(ConnectionResetError):
-        stream.confirmed()
-    stream.close()
-
-
-async def test_the_peers_end_is_seen_before_the_next_send_although_nothing_was_sent(listeners: list[Listener]) -> None:
-    listeners.append(Listener())
-    async with driver(listeners[0].address) as made:
-        first = await listeners[0].take()
-        batch = Batch(container(), [group(b"one")])
-        await made.send(batch)
-        assert await read_lines(first, 1) == [b"one"]
-        first.shutdown(socket.SHUT_WR)  # it would still take what comes
-        await until(lambda: bool(link(made).error))
-        with pytest.raises(ConnectionError, match=r"syslog at tcp://127\.0\.0\.1:\d+: closed by the server"):
-            await made.send(Batch(container(), [group(b"two")]))
-        assert unread(first) == 0
-
-
-async def test_a_dead_host_is_noticed_by_the_kernel(listeners: list[Listener]) -> None:
-    listeners.append(Listener())
-    async with driver(listeners[0].address) as made:
-        which = link(made)._socket
-        assert which.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE) == 1
-        assert which.getsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE) == 15
-        assert which.getsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT) == 60_000
-
-
-async def test_a_server_that_closes_at_once_is_not_open(listeners: list[Listener]) -> None:
-    listeners.append(Listener())
-    made = SyslogDriver(options(syslog_address=listeners[0].address))
-    opening = asyncio.create_task(made.open())
-    (await listeners[0].take()).close()
-    with pytest.raises(ConnectionError, match="closed by the server, right after the connection was made"):
-        await opening
-    await made.close()
 
 
 async def test_nothing_listening_is_an_error_to_try_again_with_the_address_in_it(tmp_path: Path) -> None:
@@ -650,58 +574,6 @@ async def test_what_a_slow_server_has_taken_by_the_deadline_is_not_sent_again(
         again = Batch(batch.container, [group(*rest(batch))])
         _, more = await asyncio.gather(made.send(again), read_lines(second, len(again)))
         assert more == lines[batch.acknowledged :]
-
-
-async def test_a_batch_that_was_cut_off_is_followed_by_nothing_on_the_same_connection(
-    listeners: list[Listener],
-) -> None:
-    listeners.append(Listener(receive_buffer=1 << 16))
-    async with driver(listeners[0].address) as made:
-        await listeners[0].take()
-        sending = asyncio.create_task(made.send(Batch(container(), [group(b"x" * (16 << 20))])))
-        await asyncio.sleep(0)
-        waiting = asyncio.create_task(made.send(Batch(container(), [group(b"after")])))
-        await until(link(made).turn.locked)
-        sending.cancel()
-        with pytest.raises(ConnectionError, match="ends in the middle of a message"):
-            await waiting
-        with suppress(asyncio.CancelledError):
-            await sending
-
-
-async def test_many_containers_share_a_connection_and_their_messages_never_mix(listeners: list[Listener]) -> None:
-    listeners.append(Listener())
-    batches = [Batch(container(), [group(*numbered(0, 500, width=number))]) for number in range(100)]
-    async with driver(listeners[0].address) as made:
-        only = await listeners[0].take()
-        slots = asyncio.Semaphore(made.max_in_flight)
-
-        async def send(batch: Batch) -> None:
-            async with slots:
-                await made.send(batch)
-
-        sending = asyncio.gather(*map(send, batches))
-        messages = (await read(only, 50_000)).split(b"\n")
-        await sending
-    got: dict[bytes, list[bytes]] = {}
-    for one in messages[:-1]:
-        header, _, text = one.partition(b"]: ")
-        got.setdefault(header.split()[-1].partition(b"[")[0], []).append(text)
-    assert got == {batch.container.id[:12].encode(): [one.line for one in batch.records()] for batch in batches}
-
-
-async def test_closing_ends_whoever_is_sending(listeners: list[Listener]) -> None:
-    listeners.append(Listener(receive_buffer=1 << 16))
-    async with driver(listeners[0].address) as made:
-        await listeners[0].take()
-        batches = [Batch(container(), [group(b"x" * (16 << 20))]) for _ in range(3)]
-        sending = [asyncio.create_task(made.send(one)) for one in batches]
-        await until(link(made).turn.locked)
-        await made.close()
-        results = await asyncio.wait_for(asyncio.gather(*sending, return_exceptions=True), TIMEOUT_S)
-        assert all(isinstance(one, ConnectionError) for one in results)
-        with pytest.raises(ConnectionError, match="not connected"):
-            await made.send(batches[0])
 
 
 @pytest.mark.parametrize("how", ["tcp", "tcp+tls", "unix"])
@@ -761,6 +633,18 @@ async def test_a_full_queue_of_a_unix_socket_is_waited_for(receiver: socket.sock
     assert texts_of(b"".join(got)) == lines
 
 
+async def test_datagrams_are_spaced_so_that_rsyslogd_keeps_up(rsyslog: Rsyslog) -> None:
+    """As fast as they can be sent, half of so many were lost in its buffer. Without CPU time it may lose some still."""
+    who = container()
+    lines = numbered(0, 20_000, width=80)
+    async with driver(rsyslog.address("udp")) as made:
+        for at in range(0, len(lines), made.max_batch_records):
+            await made.send(Batch(who, [group(*lines[at : at + made.max_batch_records])]))
+    got = await asyncio.to_thread(rsyslog.wait_for, who.id[:12], len(lines) * 4 // 5)
+    texts = [one["msg"].strip().encode() for one in got]
+    assert texts == [line for line in lines if line in set(texts)]
+
+
 async def test_datagrams_sent_by_the_deadline_are_not_sent_again(receiver: socket.socket) -> None:
     lines = numbered(0, 2000)
     async with driver(f"unixgram://{receiver.getsockname()}") as made:
@@ -803,32 +687,6 @@ async def test_that_nobody_receives_datagrams_is_an_error_where_the_system_tells
             await asyncio.to_thread(own_rsyslog.wait_for, who.id[:12], 2)
 
 
-async def test_a_udp_server_that_moves_to_another_address_is_followed(monkeypatch: pytest.MonkeyPatch) -> None:
-    with socket.socket(type=socket.SOCK_DGRAM) as old, socket.socket(type=socket.SOCK_DGRAM) as new:
-        old.bind(("127.0.0.1", 0))
-        new.bind(("127.0.0.2", old.getsockname()[1]))
-        for one in (old, new):
-            one.settimeout(TIMEOUT_S)
-        names = {"logs.example": "127.0.0.1"}  # there is no name server to change here
-
-        async def resolve(host: str, port: int, kind: socket.SocketKind) -> list[tuple[socket.AddressFamily, object]]:
-            if host not in names:
-                raise socket.gaierror("no name server answers")
-            return [(socket.AF_INET, (names[host], port))]
-
-        monkeypatch.setattr(unacknowledged, "resolve", resolve)
-        monkeypatch.setattr(syslog, "RESOLVE_AGAIN_S", 0.0)
-        async with driver(f"udp://logs.example:{old.getsockname()[1]}") as made:
-            await made.send(Batch(container(), [group(b"one")]))
-            assert texts_of(old.recv(1000)) == [b"one"]
-            del names["logs.example"]
-            await made.send(Batch(container(), [group(b"two")]))
-            assert texts_of(old.recv(1000)) == [b"two"]
-            names["logs.example"] = "127.0.0.2"
-            assert await deliver(made, Batch(container(), [group(b"three")])) == 2
-            assert texts_of(new.recv(1000)) == [b"three"]
-
-
 # -- the local system's log ----------------------------------------------------------------------------------------
 
 
@@ -848,7 +706,7 @@ async def test_the_local_log_is_the_first_socket_of_datagrams_then_of_streams(
         await sending
     stream.unlink()
     made = SyslogDriver(options())
-    with pytest.raises(ConnectionError, match=r"^Unix syslog delivery error: nobody listens at .*none, .*gram$"):
+    with pytest.raises(ConnectionError, match=r"Unix syslog delivery error: nobody listens at .*none, .*gram$"):
         await made.open()
 
 
