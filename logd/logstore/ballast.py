@@ -12,14 +12,15 @@ SIZE_BYTES: Final = 64 << 10
 
 def make(folder: str, mode: int) -> None:
     """Take the room, as much of it as there is."""
-    descriptor = os.open(f"{folder}/{NAME}", os.O_CREAT | os.O_WRONLY | os.O_CLOEXEC, mode)
     try:
-        os.posix_fallocate(descriptor, 0, SIZE_BYTES)
+        descriptor = os.open(f"{folder}/{NAME}", os.O_CREAT | os.O_WRONLY | os.O_CLOEXEC, mode)
+        try:
+            os.posix_fallocate(descriptor, 0, SIZE_BYTES)
+        finally:
+            os.close(descriptor)
     except OSError as error:
         if error.errno not in FULL:
             raise
-    finally:
-        os.close(descriptor)
 
 
 def drop(folder: str) -> None:

@@ -40,10 +40,13 @@ def _open_locked(folder: str, options: StoreOptions, lock: int) -> StoreWriter:
     if found.number:
         size = sum(data_sizes(folder, found.number))
         begins = bases(folder, found.number) or found.ends
-    place = Place(found.number, found.entries, found.last_ns, size, begins, found.ends, list(found.gaps), b"", "")
+    stand = found.number, found.entries, found.last_ns, size, begins
+    place = Place(*stand, found.ends, list(found.gaps), found.unwritten, "")
     writer = StoreWriter(folder, options, lock, place)
     if not found.reusable:
         _begin(writer)
+    elif found.unwritten:
+        writer.stop_writing("no-space")
     return writer
 
 

@@ -100,7 +100,7 @@ class StoreWriter:
         self._null = -1
         self.index = index
         """The descriptor of the current segment's index."""
-        self._index_end = self._entries * ENTRY_BYTES
+        self._index_end = self._entries * ENTRY_BYTES - len(unwritten)
         self._retention: Retention | None = None
         if self.number and index < 0:
             self.index = os.open(f"{folder}/{index_name(self.number)}", os.O_WRONLY | os.O_CLOEXEC)

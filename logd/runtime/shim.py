@@ -21,6 +21,8 @@ from select import EPOLLIN, epoll
 from socket import SocketType
 from typing import Any, Final
 
+from logd.logstore import ballast
+from logd.logstore.ballast import FULL
 from logd.logstore.options import StoreOptions
 from logd.logstore.segment import Kind
 from logd.logstore.writer import StoreWriter
@@ -239,11 +241,21 @@ class Shim:
         self.writer.mark(Kind.END, self.launch.run)
         self.drained = self.capture.ends
         self.control.announce(json.dumps({"event": Event.DRAINED, "ends": self.drained}).encode())
+        if self.exit and not self._keep_exit(self.exit):
+            ballast.drop(self.writer.folder)
+            self._keep_exit(self.exit)  # on a disk that is still full the copy in the exec-dir has to do
+
+    def _keep_exit(self, status: ExitStatus) -> bool:
+        """Record the exit where it survives a boot; false if there is no room for it."""
         try:
-            if self.exit:
-                write_exit_status(self.launch.container_dir, self.exit, durable=True)
+            write_exit_status(self.launch.container_dir, status, durable=True)
         except FileNotFoundError:
-            return  # the container was removed in the meantime
+            return True  # the container was removed in the meantime
+        except OSError as error:
+            if error.errno not in FULL:
+                raise
+            return False
+        return True
 
     def ended_json(self) -> tuple[bytes, bytes]:
         """Return what is known of the end, as the state message says it: exit, drained."""
