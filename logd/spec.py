@@ -5,6 +5,7 @@ engine can honour it is checked in `logd.runtime.validate`.
 """
 
 import types
+from functools import cache
 from typing import Annotated, Any, ClassVar, TypeVar, Union, get_args, get_origin, get_type_hints
 
 import msgspec
@@ -334,7 +335,7 @@ def decode_create(body: bytes) -> tuple[ContainerSpec, HostConfig, dict[str, Any
     if not isinstance(request, dict):
         raise InvalidParameter(f"invalid JSON: the body is a {type(request).__name__}, an object is needed")
     parts = {name.lower(): value for name, value in request.items()}
-    if not parts.keys() & {field.encode_name.lower() for field in msgspec.structs.fields(ContainerSpec)}:
+    if not parts.keys() & _fields_as_go(ContainerSpec).keys():
         raise InvalidParameter("config cannot be empty in order to create a container")
     networking = parts.get("networkingconfig") or {}
     if not isinstance(networking, dict):
@@ -358,7 +359,7 @@ def convert(value: Any, kind: type[S], where: str = "") -> S:
 def to_docker(value: _Struct) -> dict[str, Any]:
     """Return what `docker inspect` shows of a struct: Docker's names, its nulls, and without what it leaves out."""
     shown: dict[str, Any] = {}
-    for field in msgspec.structs.fields(value):
+    for field in _fields(type(value)):
         item, name = getattr(value, field.name), field.encode_name
         absent = (
             item is None if field.default is None else not item
@@ -371,6 +372,11 @@ def to_docker(value: _Struct) -> dict[str, Any]:
     if shown.get("Volumes") == {}:
         shown["Volumes"] = None
     return shown
+
+
+@cache
+def _fields(kind: type[_Struct]) -> tuple[msgspec.structs.FieldInfo, ...]:
+    return msgspec.structs.fields(kind)
 
 
 def _plain(value: Any) -> Any:
@@ -397,16 +403,20 @@ def _as_go(value: Any, kind: Any) -> Any:
 
 
 def _struct_as_go(value: dict[str, Any], kind: type[_Struct]) -> dict[str, Any]:
-    hints = get_type_hints(kind, include_extras=True)
-    fields = {field.encode_name.lower(): field for field in msgspec.structs.fields(kind)}
+    known = _fields_as_go(kind)
     result = {}
     for name, item in value.items():
-        field = fields.get(name.lower())
-        if field is None or item is None:
-            continue
-        hint = hints[field.name]
-        result[field.encode_name] = [item] if hint is StrSlice and isinstance(item, str) else _as_go(item, hint)
+        encoded, hint = known.get(name.lower(), ("", None))
+        if encoded and item is not None:
+            result[encoded] = [item] if hint is StrSlice and isinstance(item, str) else _as_go(item, hint)
     return result
+
+
+@cache
+def _fields_as_go(kind: type[_Struct]) -> dict[str, tuple[str, Any]]:
+    """Return a struct's fields by their names in lower case: (name in JSON, type)."""
+    hints = get_type_hints(kind, include_extras=True)
+    return {field.encode_name.lower(): (field.encode_name, hints[field.name]) for field in msgspec.structs.fields(kind)}
 
 
 def _bare(kind: Any) -> Any:
