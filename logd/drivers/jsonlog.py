@@ -7,8 +7,9 @@ Source: moby daemon/logger/jsonfilelog/jsonlog (escapes, order of keys), Go's ti
 newline, its last byte, whatever the container has printed.
 """
 
+import contextlib
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from functools import lru_cache
 from typing import Final
 
@@ -20,6 +21,7 @@ from logd.record import STREAM_NAMES
 MANY: Final = 16
 """Lines in a group on the average, from which on it is faster to encode group by group (measured)."""
 
+_BEGIN: Final = b'{"log":"'
 _NEWLINE: Final = rb"\n"
 _ESCAPES: Final = {
     **{byte: rb"\u%04x" % byte for byte in (*range(0x20), *b"<>&")},
@@ -35,25 +37,21 @@ _BETWEEN: Final = b"\x7f"
 
 def encode(groups: Sequence[Group], attributes: bytes = b"") -> bytes:
     """Return the records of all lines. `attributes` is what `encode_attributes` has made of the container's."""
+    parts: list[bytes] = []
     lines = [line for group in groups for line in group.lines]
     if len(groups) * MANY <= len(lines):
-        return b"".join(_encode_group(group, attributes) for group in groups)
-    escaped, between = escape_lines(lines)
-    texts = escaped.split(between)
-    parts: list[bytes] = []
+        for group in groups:
+            end = _end(group, attributes)
+            parts += (_BEGIN, _join_escaped(group.lines, end + _BEGIN), end)
+        return b"".join(parts)
+    texts = _escape_each(lines)
     done = 0
     for group in groups:
         end = _end(group, attributes)
         until = done + len(group.lines)
-        parts += (b'{"log":"', texts[done] if until == done + 1 else (end + b'{"log":"').join(texts[done:until]), end)
+        parts += (_BEGIN, texts[done] if until == done + 1 else (end + _BEGIN).join(texts[done:until]), end)
         done = until
     return b"".join(parts)
-
-
-def _encode_group(group: Group, attributes: bytes) -> bytes:
-    escaped, between = escape_lines(group.lines)
-    end = _end(group, attributes)
-    return b'{"log":"' + escaped.replace(between, end + b'{"log":"') + end
 
 
 def encode_attributes(attributes: Mapping[str, str]) -> bytes:
@@ -72,27 +70,42 @@ def _whole(text: str) -> bytes:
     return rb"\t".join(escape(part).replace(b"\n", _NEWLINE) for part in between_tabs)
 
 
-def escape_lines(lines: Sequence[bytes]) -> tuple[bytes, bytes]:
-    """Return the lines escaped and joined, and the byte between them, which is in none of them."""
+def _join_escaped(lines: Sequence[bytes], between: bytes) -> bytes:
+    """Return the lines escaped, with `between` after each but the last."""
+    for escaped, separator in _escaped(lines):
+        joined = escaped.replace(separator, between)
+        if len(joined) - len(escaped) == (len(lines) - 1) * (len(between) - len(separator)):  # faster than to count
+            return joined
+    raise AssertionError("the last way is always right")
+
+
+def _escape_each(lines: Sequence[bytes]) -> list[bytes]:
+    for escaped, separator in _escaped(lines):
+        texts = escaped.split(separator)
+        if len(texts) == len(lines):
+            return texts
+    raise AssertionError("the last way is always right")
+
+
+def _escaped(lines: Sequence[bytes]) -> Iterator[tuple[bytes, bytes]]:
+    """Give the lines escaped and joined, and what is between them, in several ways, the fastest first.
+
+    A way is right if what is between the lines is in none of them. Of the last one that is always true.
+    """
     joined = _BETWEEN.join(lines)
-    if joined.count(_BETWEEN) == len(lines) - 1:
-        short = [one for one in _SHORT if one[0] in joined]
-        # With a backslash about, the text `\t` and a tab's escape would look the same.
-        if not short or b"\\" not in joined:
-            try:
-                escaped = orjson.dumps(joined.decode())[1:-1]
-            except UnicodeDecodeError:
-                pass
-            else:
-                for _, theirs, ours in short:
-                    escaped = escaped.replace(theirs, ours)
-                for byte in b"<>&":
-                    escaped = escaped.replace(bytes((byte,)), _ESCAPES[byte])
-                return (escaped if joined.isascii() else _escape_separators(escaped)), _BETWEEN
-    joined = b"\n".join(lines)
-    if joined.count(b"\n") == len(lines) - 1:
-        return escape(joined), b"\n"
-    return b"\n".join(escape(line).replace(b"\n", _NEWLINE) for line in lines), b"\n"
+    short = [one for one in _SHORT if one[0] in joined]
+    # With a backslash about, the text `\t` and a tab's escape would look the same.
+    if not short or b"\\" not in joined:
+        with contextlib.suppress(UnicodeDecodeError):
+            text = joined.decode()
+            escaped = orjson.dumps(text)[1:-1]
+            for _, theirs, ours in short:
+                escaped = escaped.replace(theirs, ours)
+            for byte in b"<>&":
+                escaped = escaped.replace(bytes((byte,)), _ESCAPES[byte])
+            yield (escaped if text.isascii() else _escape_separators(escaped)), _BETWEEN
+    yield escape(b"\n".join(lines)), b"\n"
+    yield b"\n".join(escape(line).replace(b"\n", _NEWLINE) for line in lines), b"\n"
 
 
 def escape(data: bytes) -> bytes:
