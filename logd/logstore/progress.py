@@ -7,7 +7,7 @@ captured = delivered + unconfirmed + buffered + the sum of dropped is a statemen
 import fcntl
 import json
 import os
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import dataclass, field, fields
 from typing import Any, Final
 
 from logd.logstore.claims import FOLDER, SLOT_BYTES, newest, pack, read_slot
@@ -66,7 +66,7 @@ class ProgressFile:
     def save(self) -> None:
         """Write the progress into the older slot."""
         self.progress.sequence += 1
-        raw = json.dumps(asdict(self.progress), separators=(",", ":")).encode()
+        raw = json.dumps(vars(self.progress), separators=(",", ":")).encode()
         os.pwrite(self._descriptor, pack(raw), self.progress.sequence % 2 * SLOT_BYTES)
 
     def close(self) -> None:
