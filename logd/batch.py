@@ -104,6 +104,8 @@ class Batch:
         self.groups = groups
         self.acknowledged = 0
         """How many records, from the first on, the destination is known to have taken."""
+        self.left_out: dict[int, str] = {}
+        """Records that the driver does not send, by their numbers from 0, and why: see `leave_out`."""
         self.memo = b""
         """At most 64 bytes that are kept with the cursor once the batch is acknowledged: see LogDriver.resume."""
         self._count = sum(len(group.lines) for group in groups)
@@ -134,3 +136,11 @@ class Batch:
     def ack(self, records: int) -> None:
         """Note that the destination has taken the first `records` records for good. Never goes back."""
         self.acknowledged = min(max(self.acknowledged, records), self._count)
+
+    def leave_out(self, record: int, reason: str) -> None:
+        """Note that a record is not sent, because the destination has no room for such a one, and is done with.
+
+        `record` is its number, from 0. When it is acknowledged, or `send` returns, it counts as dropped for that
+        reason, a word such as "empty".
+        """
+        self.left_out[record] = reason

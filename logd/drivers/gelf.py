@@ -30,6 +30,8 @@ UDP_RECORD_BYTES: Final = 16 << 10
 """Docker's largest line. Whatever is in it, and however it compresses, it fits 128 chunks with 80 kB of fields."""
 TCP_RECORD_BYTES: Final = 256 << 10
 """Graylog's TCP input takes 2 MiB (max_message_size); as JSON a byte may become six."""
+EMPTY: Final = "empty"
+"""The reason by which lines are counted that are not sent."""
 
 
 @dataclass(frozen=True)
@@ -221,6 +223,7 @@ class GelfDriver(UnacknowledgedDriver[GelfOptions]):
         if known is None:
             known = MessageFormat(container, self._host, self.tag(container), self.attributes(container))
             self._formats[container.id] = known
+        leave_out_empty(batch)
         return GelfMessages(known, self.options.packing, batch.groups)
 
     async def _connect(self) -> Stream | Datagrams:
@@ -234,6 +237,17 @@ class GelfDriver(UnacknowledgedDriver[GelfOptions]):
         return await self._connect_tls(
             address.host, address.port, partial(tls_context, options), server_name=name, unsafe=unsafe
         )
+
+
+def leave_out_empty(batch: Batch) -> None:
+    """Note the empty lines of a batch, of which there is no message."""
+    first = 0
+    for group in batch.groups:
+        if not all(group.lines):
+            for number, line in enumerate(group.lines, first):
+                if not line:
+                    batch.leave_out(number, EMPTY)
+        first += len(group.lines)
 
 
 @hookimpl

@@ -32,6 +32,8 @@ SHRINK: Final = 4
 GROW_AFTER_S: Final = 60.0
 IN_THREAD_BYTES: Final = 1 << 16
 """What takes longer to compress than to hand to a thread."""
+BLANK: Final = "blank"
+"""The reason by which lines are counted that are not sent."""
 GZIP_WINDOW: Final = 31
 """zlib's wbits."""
 
@@ -307,6 +309,8 @@ class Sending:
                 else:
                     self._size.too_large(len(request.body))
                 return False
+        for record in request.left_out:
+            self._batch.leave_out(record, BLANK)
         self._begin = request.end
         if posted:
             self._posted.append((request.end, request.key, posted))

@@ -16,7 +16,7 @@ from logd.batch import Batch, ContainerInfo, Dropped, Group, Item
 from logd.driver import Reject
 from logd.forward.deadletter import bury
 from logd.forward.destination import Destination, Unreachable
-from logd.forward.intake import Intake, cut, line_begin, take_records
+from logd.forward.intake import Intake, cut, line_begin, take_out, take_records
 from logd.forward.routes import DEFAULT_LINE_BYTES, DeliveryOptions
 from logd.logstore.follow import Subscription
 from logd.logstore.progress import ProgressFile
@@ -221,7 +221,7 @@ class Delivery:
                 await asyncio.sleep(BUG_WAIT_S)
             else:
                 self._remember(batch)
-                items = self._commit(items, len(batch))
+                items = self._settle(items, batch, len(batch))
                 most, failures = self._most, 0
                 self.health.error = ""
 
@@ -244,9 +244,9 @@ class Delivery:
             return items, 1
         except OSError as error:
             self._remember(batch)
-            return self._commit(self._bury(suspect, POISON, str(error)) + others, 1), self._most
+            return self._settle(self._bury(suspect, POISON, str(error)) + others, batch, 1), self._most
         self._remember(again)
-        return self._commit(items, 2), self._most
+        return self._settle(self._settle(items, again, 1), batch, 1), self._most
 
     def _rejected(self, items: list[Item], batch: Batch, reject: Reject) -> tuple[list[Item], int]:
         """Set a rejected record aside; where it is not known which of the batch it is, halve what is sent."""
@@ -293,7 +293,12 @@ class Delivery:
         """Move the cursor beyond what was acknowledged of a batch that failed; return the rest."""
         if batch.acknowledged:
             self._remember(batch)
-        return self._commit(items, batch.acknowledged)
+        return self._settle(items, batch, batch.acknowledged)
+
+    def _settle(self, items: list[Item], batch: Batch, records: int) -> list[Item]:
+        """Move the cursor beyond the first `records` records of a batch; those that were left out were dropped."""
+        left_out = {number: reason for number, reason in batch.left_out.items() if number < records}
+        return self._commit(take_out(items, left_out) if left_out else items, records - len(left_out))
 
     def _commit(self, items: list[Item], records: int) -> list[Item]:
         """Move the cursor beyond the first `records` records and what is dropped before the next; return the rest."""

@@ -1,9 +1,11 @@
 """What a reader of a store gives → items for a driver: lines in groups, parts of over-long lines marked. No I/O."""
 
 import hashlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Mapping
+from itertools import groupby
 
 from logd.batch import Dropped, Group, Item, Partial
+from logd.processor import part, positions
 from logd.record import STDERR, STDOUT, Gap, Run
 
 NEWLINE = b"\n"
@@ -95,6 +97,34 @@ def take_records(items: list[Item], count: int) -> list[Group]:
         groups.append(item)
         count -= len(item.lines)
     return groups
+
+
+def take_out(items: list[Item], left_out: Mapping[int, str]) -> list[Item]:
+    """Return the items with some records, by their numbers from 0, as dropped for the reasons given."""
+    at, last = 0, max(left_out, default=-1)
+    out: list[Item] = []
+    for number, item in enumerate(items):
+        if at > last:
+            return out + items[number:]
+        if type(item) is not Group:
+            out.append(item)
+            continue
+        reasons = [left_out.get(record) for record in range(at, at + len(item.lines))]
+        at += len(item.lines)
+        out += _without(item, reasons) if any(reasons) else [item]
+    return out
+
+
+def _without(group: Group, reasons: list[str | None]) -> Iterator[Item]:
+    begins = positions(group)
+    first = 0
+    for reason, run in groupby(reasons):
+        last = first + len(list(run))
+        if reason is None:
+            yield part(group, begins, first, last)
+        else:
+            yield Dropped(group.stream, begins[first], begins[last], reason)
+        first = last
 
 
 def cut(group: Group, count: int) -> tuple[Group, Group]:

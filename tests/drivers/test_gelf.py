@@ -20,6 +20,7 @@ from logd.drivers.gelf_format import MessageFormat, Packing, chunks, timestamp
 from logd.drivers.unacknowledged import TooLargeError, records_within
 from logd.errors import InvalidParameter
 from logd.record import STDERR, STDOUT
+from logd.testing.bench import Bench
 
 TIMEOUT_S = 20.0
 DRIVER = "gelf log driver"
@@ -399,6 +400,21 @@ async def test_lines_of_nothing_are_done_with_at_once(tcp: TcpInput, udp: UdpInp
             await asyncio.wait_for(made.send(batch(b"", b"")), TIMEOUT_S)
     assert not tcp.messages
     assert not udp.messages
+
+
+async def test_an_empty_line_counts_as_dropped_and_the_account_adds_up(
+    tcp: TcpInput, udp: UdpInput, tmp_path: Path
+) -> None:
+    for address in (tcp.address, udp.address):
+        async with Bench(tmp_path, GelfDriver, {"gelf-address": address}) as bench:
+            box = bench.container()
+            box.prints([(STDOUT, b""), (STDOUT, b"one"), (STDERR, b""), (STDOUT, b""), (STDOUT, b""), (STDOUT, b"two")])
+            bench.deliver(box)
+            await bench.finish()
+            account = box.account
+        assert (account["dropped"], account["unconfirmed"], account["records"]) == ({"empty": 4}, 8, 2)
+        assert (account["captured"], account["buffered"], account["difference"]) == (12, 0, 0)
+    await until(lambda: tcp.lines == ["one", "two"] == udp.lines)
 
 
 # -- faults --------------------------------------------------------------------------------------------------------

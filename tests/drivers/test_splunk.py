@@ -24,6 +24,7 @@ from logd.drivers.splunk import SplunkDriver, SplunkOptions
 from logd.drivers.splunk_records import FORMATS, EventFormat, Metadata, documents, stamp
 from logd.errors import InvalidParameter
 from logd.record import STDERR, STDOUT
+from logd.testing.bench import Bench
 
 TIMEOUT_S = 20.0
 DRIVER = "splunk log driver"
@@ -493,6 +494,21 @@ async def test_a_refused_event_is_named_and_those_before_it_are_taken(takes_befo
         assert set(collector.lines) == set(texts(lines[:bad]))
         await made.send(batch(*lines[bad + 1 :]))  # without having been closed
         assert set(collector.lines) == set(texts(lines)) - {lines[bad].decode()}
+
+
+async def test_a_blank_line_that_is_left_out_counts_as_dropped_and_the_account_adds_up(tmp_path: Path) -> None:
+    lines = [b" ", b"one", b"", b"\t\t", b"two", b""]
+    async with peer() as collector:
+        log_opts = {"splunk-url": collector.url, "splunk-token": TOKEN, "splunk-format": "raw", "tag": ""}
+        async with Bench(tmp_path, SplunkDriver, log_opts) as bench:
+            box = bench.container()
+            box.prints((STDOUT, line) for line in lines)
+            bench.deliver(box)
+            await bench.finish()
+            account = box.account
+        assert collector.lines == ["one", "two"]
+    assert (account["dropped"], account["delivered"], account["records"]) == ({"blank": 7}, 8, 2)
+    assert (account["captured"], account["buffered"], account["difference"]) == (15, 0, 0)
 
 
 async def test_a_refused_raw_event_is_counted_with_the_blank_lines_before_it() -> None:
