@@ -15,7 +15,7 @@ import msgspec
 
 from logd.batch import ContainerInfo
 from logd.errors import LogdError, NotFound
-from logd.spec import ContainerSpec, HostConfig
+from logd.spec import ContainerSpec, HostConfig, LogConfig
 
 VERSION: Final = 1
 FILE_NAME: Final = "container.json"
@@ -90,6 +90,8 @@ class Record(msgspec.Struct, kw_only=True):
     run: int
     restart_count: int
     state: State
+    asked_logging: LogConfig | None = None
+    """As it was asked for: without a type it is the daemon's default. None of a container that an older logd made."""
 
 
 class _Version(msgspec.Struct):
@@ -119,7 +121,7 @@ class LogHold:
 class Container:
     """One container. Changed only in the event loop; `save` what has to outlive the daemon.
 
-    `shim` is a `runtime.supervisor.Shim` while a process runs (this room does not import the runtime).
+    `shim` is a `runtime.shim_client.Shim` while a process runs (this room does not import the runtime).
     `settling` holds between the exit of the process and the end of its output, during which waiters still wait.
     `lingering` is the shim of the last run, which may go on storing output that a process of the host still writes.
     `cleanup` removes what the last process left on the host; a start or removal waits for it.
@@ -140,6 +142,7 @@ class Container:
         self.run = record.run
         self.restart_count = record.restart_count
         self.state = record.state
+        self.asked_logging = record.asked_logging
         self.dir = folder
         self.exec_dir = exec_dir
         self.lock = asyncio.Lock()
@@ -231,6 +234,7 @@ class Container:
             run=self.run,
             restart_count=self.restart_count,
             state=self.state,
+            asked_logging=self.asked_logging,
         )
 
     def wait(self, condition: Condition) -> asyncio.Future[int]:

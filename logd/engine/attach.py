@@ -18,7 +18,7 @@ from logd.errors import LogdError
 from logd.logstore.follow import Subscription
 from logd.logstore.reader import RawReader
 from logd.record import STDOUT, Gap, Run
-from logd.runtime.supervisor import Shim
+from logd.runtime.shim_client import Shim
 
 log = logging.getLogger(__name__)
 

@@ -28,7 +28,7 @@ from logd.runtime.command import RUNTIME_FAILED_EXIT
 from logd.runtime.oci import BundleRequest, delete_argv, prepare_bundle
 from logd.runtime.protocol import ExitStatus, Launch
 from logd.runtime.rootfs import mount_overlay, unmount
-from logd.runtime.supervisor import RuntimeFailure, Shim
+from logd.runtime.shim_client import RuntimeFailure, Shim
 from logd.units import NS
 
 log = logging.getLogger(__name__)

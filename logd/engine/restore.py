@@ -25,7 +25,7 @@ from logd.errors import Conflict, LogdError
 from logd.logstore.reader import end_positions
 from logd.runtime.command import RUNTIME_FAILED_EXIT
 from logd.runtime.protocol import STATE_FILE, ExitStatus, read_exit_status
-from logd.runtime.supervisor import Shim
+from logd.runtime.shim_client import Shim
 
 log = logging.getLogger(__name__)
 

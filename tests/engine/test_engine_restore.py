@@ -151,7 +151,7 @@ async def test_a_start_that_was_interrupted_before_the_command_ran_is_undone(hom
     crash(
         home,
         """
-from logd.runtime.supervisor import Shim
+from logd.runtime.shim_client import Shim
 Shim.start = crash
 container = await driver.create("sh", "-c", "echo ran > /ran; sleep 600", name="web")
 await driver.engine.start("web")

@@ -20,7 +20,8 @@ from logd.logstore.segment import ENTRY_BYTES, HEADER_ENTRIES, Kind, segment_num
 from logd.logstore.totals import read_totals
 from logd.record import STDERR, STDOUT
 from logd.runtime.protocol import Launch, read_exit_status
-from logd.runtime.supervisor import Shim, Supervisor
+from logd.runtime.shim_client import Shim
+from logd.runtime.supervisor import Supervisor
 
 WAIT_S = 60
 STORE = StoreOptions(max_size=1 << 30, min_free=0)

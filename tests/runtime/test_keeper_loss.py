@@ -17,7 +17,8 @@ from logd.logstore.options import StoreOptions
 from logd.logstore.summary import summary
 from logd.runtime import supervisor as supervisor_module
 from logd.runtime.protocol import Launch
-from logd.runtime.supervisor import Shim, Supervisor
+from logd.runtime.shim_client import Shim
+from logd.runtime.supervisor import Supervisor
 
 WAIT_S = 60
 

@@ -28,7 +28,8 @@ from logd.runtime.protocol import (
     write_exit_status,
     write_json,
 )
-from logd.runtime.supervisor import RuntimeFailure, Supervisor
+from logd.runtime.shim_client import RuntimeFailure
+from logd.runtime.supervisor import Supervisor
 
 
 @pytest.fixture
