@@ -154,16 +154,20 @@ def test_wait_returns_although_a_host_process_holds_the_containers_stdout(busybo
     busybox.docker("rm", "held")
 
 
-def test_all_processes_killed_at_once_leave_the_container_running_and_its_log_going_on(busybox: Any) -> None:
-    script = "for i in 1 2 3 4 5 6; do echo $i; sleep 0.5; done; exit 9"
-    busybox.docker("run", "-d", "--name", "orphan", "busybox", "sh", "-c", script)
-    time.sleep(0.8)
+def test_all_processes_killed_at_once_leave_the_container_running_and_its_log_going_on(
+    busybox: Any, tmp_path: Path
+) -> None:
+    script = "for i in 1 2 3 4 5 6; do echo $i; sleep 0.5; done; until [ -e /w/end ]; do sleep 0.05; done; exit 9"
+    busybox.docker("run", "-d", "--name", "orphan", "-v", f"{tmp_path}:/w", "busybox", "sh", "-c", script)
+    while "1\n" not in busybox.docker("logs", "orphan").stdout:
+        time.sleep(0.05)
     pids = [*helper_pids(busybox, "logd-keeper"), *helper_pids(busybox, "logd-shim")]
     assert len(pids) == 2
     busybox.kill()
     for pid in pids:
         os.kill(pid, signal.SIGKILL)
     busybox.start()
+    (tmp_path / "end").touch()
     assert ended(busybox, "orphan") == 9
     assert busybox.docker("logs", "orphan").stdout == "1\n2\n3\n4\n5\n6\n"
 
