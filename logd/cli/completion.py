@@ -1,13 +1,17 @@
 """Completion in the shells: click's for `logd`, our own scripts for `logs`, names from the daemon for both."""
 
+import re
+import subprocess
 import sys
-from typing import TYPE_CHECKING, Final
+from collections.abc import Callable, Iterable
+from typing import TYPE_CHECKING, Any, Final
 
 import click
 from click.shell_completion import CompletionItem, get_completion_class
 
 from logd.cli.client import Client
 from logd.cli.command import Command
+from logd.cli.options import LONG
 from logd.errors import LogdError
 
 SHELLS: Final = ("bash", "zsh", "fish")
@@ -76,6 +80,8 @@ complete -c logs -s H -l host -x -d 'Where the daemon listens'
 complete -c logs -s h -l help -d 'Help'
 complete -c logs -s V -l version -d 'The version'
 """
+FISH_SPLIT: Final = 'string split ","', 'string split --max 1 ","'
+"""In click's script for fish, which cuts a help text off at its first comma."""
 if TYPE_CHECKING:
     _Parameter = click.ParamType[str]
 else:
@@ -100,6 +106,36 @@ class ContainerName(_Parameter):
 
 
 CONTAINER: Final = ContainerName()
+FLAG: Final = re.compile(r"^  (?:-\w, )?(--[\w-]+)", re.MULTILINE)
+"""In a help text, the long name of an option."""
+HELP_TIMEOUT_S: Final = 5.0
+
+
+class PassedOn(Command):
+    """A command that hands its arguments to another program, whose long options the function `flags` gives."""
+
+    def __init__(self, *args: Any, flags: Callable[[], Iterable[str]], **options: Any) -> None:
+        super().__init__(*args, **options)
+        self._flags = flags
+
+    def shell_complete(self, ctx: click.Context, incomplete: str) -> list[CompletionItem]:
+        """Return the options that begin so."""
+        return [CompletionItem(flag) for flag in self._flags() if flag.startswith(incomplete)]
+
+
+def flags_of_logs() -> list[str]:
+    """Return the long options of `logs`."""
+    return [f"--{name.rstrip('=')}" for name in LONG if name != "complete"]
+
+
+def flags_of_daemon() -> list[str]:
+    """Return the long options of the daemon, from its help: the command line doesn't import it. None if it fails."""
+    command = [sys.executable, "-P", "-m", "logd.daemon", "--help"]
+    try:
+        shown = subprocess.run(command, capture_output=True, text=True, check=True, timeout=HELP_TIMEOUT_S).stdout
+    except (OSError, subprocess.SubprocessError):
+        return []
+    return FLAG.findall(shown)
 
 
 @click.command(
@@ -107,7 +143,7 @@ CONTAINER: Final = ContainerName()
     examples=(
         'eval "$(logd completion bash)"                              # in ~/.bashrc',
         'eval "$(logd completion zsh)"                               # in ~/.zshrc, after compinit',
-        "logd completion fish > ~/.config/fish/completions/logd.fish",
+        "logd completion fish > ~/.config/fish/conf.d/logd.fish       # where it is read for logs too",
     ),
 )
 @click.argument("shell", type=click.Choice(SHELLS))
@@ -117,4 +153,5 @@ def completion(ctx: click.Context, shell: str) -> None:
     kind = get_completion_class(shell)
     assert kind is not None
     script = kind(ctx.find_root().command, {}, "logd", "_LOGD_COMPLETE")
-    sys.stdout.write(f"{script.source_template % script.source_vars()}\n{LOGS_SCRIPTS[shell]}")
+    own = (script.source_template % script.source_vars()).replace(*FISH_SPLIT)
+    sys.stdout.write(f"{own}\n{LOGS_SCRIPTS[shell]}")

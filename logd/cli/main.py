@@ -9,8 +9,8 @@ import click
 
 from logd.cli import container_commands, driver_commands, image_commands, log_commands, run_command, system_commands
 from logd.cli.client import DEFAULT_HOST, Client
-from logd.cli.command import Command, Group
-from logd.cli.completion import completion
+from logd.cli.command import Group
+from logd.cli.completion import CONTAINER, PassedOn, completion, flags_of_daemon, flags_of_logs
 from logd.cli.container_commands import Several
 from logd.cli.output import STDERR_FD, write_all
 from logd.cli.terminal import visible
@@ -38,7 +38,8 @@ def cli(ctx: click.Context, host: str | None) -> None:
 
 
 @cli.command(
-    cls=Command,
+    cls=PassedOn,
+    flags=flags_of_daemon,
     examples=("logd daemon", "logd daemon --config-file /etc/logd/daemon.json -D"),
     add_help_option=False,
     context_settings=PASS_ON,
@@ -51,9 +52,19 @@ def daemon(arguments: Sequence[str]) -> None:
 
 
 @cli.command(
-    cls=Command, examples=("logd logs -f web", "logd logs --help"), add_help_option=False, context_settings=PASS_ON
+    cls=PassedOn,
+    flags=flags_of_logs,
+    examples=("logd logs -f web", "logd logs --help"),
+    add_help_option=False,
+    context_settings=PASS_ON,
 )
-@click.argument("arguments", nargs=-1, type=click.UNPROCESSED, metavar="[OPTIONS] CONTAINER...")
+@click.argument(
+    "arguments",
+    nargs=-1,
+    type=click.UNPROCESSED,
+    metavar="[OPTIONS] CONTAINER...",
+    shell_complete=CONTAINER.shell_complete,
+)
 @click.pass_context
 def logs(ctx: click.Context, arguments: Sequence[str]) -> None:
     """Read containers' logs: the same as the command `logs`."""

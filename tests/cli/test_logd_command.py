@@ -397,12 +397,20 @@ def test_bash_takes_the_script_and_completes_options_and_names(peer: Peer, logd:
         }
         function=_logs_completion; complete_it logs ""; complete_it logs --fol; complete_it logs --stream s
         function=_logd_completion; complete_it logd stop w; complete_it logd ima
+        complete_it logd logs -f w; complete_it logd logs --fol; complete_it logd daemon --seccomp
     """
     done = subprocess.run(
         ["bash", "-c", script, "bash", str(tmp_path / "completion")], capture_output=True, text=True, check=False,
         env={**os.environ, "PATH": f"{tmp_path}:{os.environ['PATH']}", "LOGD_HOST": peer.host}, timeout=30,
     )  # fmt: skip
-    assert done.stdout.splitlines() == ["db web", "--follow", "stdout stderr", "web", "images"], done.stderr
+    of_logs, of_logd = ["db web", "--follow", "stdout stderr"], ["web", "images"]
+    assert done.stdout.splitlines() == [*of_logs, *of_logd, "web", "--follow", "--seccomp-profile"], done.stderr
+
+
+def test_fish_shows_help_texts_beyond_their_first_comma(logd: Logd) -> None:
+    script = logd("completion", "fish").stdout
+    assert 'set -l metadata (string split --max 1 "," $completion)' in script
+    assert 'string split ","' not in script
 
 
 @pytest.mark.parametrize("group", [(), ("log",)], ids=["logd", "logd log"])
