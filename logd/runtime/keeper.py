@@ -17,7 +17,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from typing import Any, Final
 
-from logd.runtime import kinship, zygote
+from logd.runtime import kinship, packets, zygote
 from logd.runtime.protocol import KEEPER_SOCKET, Launch, Recovery, listen_in, receive, send
 
 LOCK_NAME: Final = "keeper.lock"
@@ -63,7 +63,7 @@ class Keeper:
         self._wakeup = self._watch_children()
         self._listener = self._listen()
         self._zygotes: list[socket.socket] = []
-        """The last one is the best."""
+        """The last one serves; the others are spares."""
         self._start_zygotes()
         self._accept_daemon(first)
 
@@ -132,10 +132,7 @@ class Keeper:
     # -- shims ---------------------------------------------------------------------------------------------------
 
     def _start_zygotes(self) -> None:
-        """Start a zygote that serves at once, and another, prepared so that its shims are small, that soon takes over.
-
-        The first stays for when that one is killed: it has loaded the shim's code, which an upgrade may have changed.
-        """
+        """Start a zygote that serves at once, and one that takes over when it has prepared for small shims."""
         self._zygotes.append(self._start_zygote(prepared=False))
         prepared = self._start_zygote(prepared=True)
         self._watch(prepared.fileno(), lambda: self._welcome_zygote(prepared))
@@ -143,10 +140,13 @@ class Keeper:
     def _welcome_zygote(self, prepared: socket.socket) -> None:
         self._handlers.pop(prepared.fileno())
         self._poll.unregister(prepared.fileno())
-        if prepared.recv(16):
-            self._zygotes.append(prepared)
-        else:  # it was killed, or could not be prepared
+        ready, descriptors = packets.receive(prepared)
+        if not ready:  # it was killed, or could not be prepared
             prepared.close()
+            return
+        while self._zygotes:
+            self._zygotes.pop().close()
+        self._zygotes += [socket.socket(fileno=descriptors[0]), prepared]
 
     def _ask_for_shim(self, watched: Watched, descriptors: dict[str, int], recovery: Recovery | None) -> None:
         request = watched.launch, descriptors, watched.container, recovery

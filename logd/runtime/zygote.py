@@ -3,7 +3,9 @@
 What a shim writes to is its own, the rest it shares with all others; and CPython writes to whatever it uses. So the
 zygote loads what shims use into pages of its own (packing.py), goes through shims' lives until CPython has nothing
 more to prepare (rehearsal.py), and then touches as little as it can. The keeper loads none of it. Until that is done,
-about 0.2 s, a zygote that has prepared nothing serves in its place: a container to be recovered can't wait.
+about 0.2 s, a zygote that has prepared nothing serves in its place: a container to be recovered can't wait. Then the
+prepared one forks a spare, which shares all of it, for when it is killed itself: the shim's code must not be loaded
+anew then, since an upgrade may have changed it.
 
 Keeper → zygote, a packet for each shim: see `request`; and descriptors. Shims are children of the zygote, which lets
 the kernel reap them: what matters of their end the keeper learns from their connection. It is no subreaper, so that
@@ -14,6 +16,7 @@ import gc
 import marshal
 import os
 import sys
+from _socket import AF_UNIX, SOCK_SEQPACKET, socketpair
 from collections.abc import Callable
 from socket import SocketType
 from typing import Any, Final
@@ -42,7 +45,7 @@ def request(launch: Launch, descriptors: dict[str, int], pid: int, recovery: Rec
 
 
 def serve(requests: SocketType, scratch: str | None) -> None:
-    """Fork a shim for each request, until the keeper is gone; first prepare for it, in `scratch`, and say so."""
+    """Fork a shim for each request, until the keeper is gone; first prepare for it, in `scratch`, and leave a spare."""
     kinship.set_name(NAME)
     kept = fill_gaps() if scratch else []
     from logd.runtime.shim import main  # noqa: PLC0415  # late, so that it lies together
@@ -53,10 +56,10 @@ def serve(requests: SocketType, scratch: str | None) -> None:
         gc.collect()
         kept += fill_gaps()
     kinship.disown_children()
-    inherited = requests.fileno()
     gc.freeze()
     if scratch:
-        send(requests, b"ready")
+        requests = _leave_spare(requests)
+    inherited = requests.fileno()
     while True:
         raw, descriptors = receive(requests)
         if not raw:
@@ -70,6 +73,19 @@ def serve(requests: SocketType, scratch: str | None) -> None:
             _be_shim(main, raw, descriptors, inherited)
         for descriptor in descriptors:
             os.close(descriptor)
+
+
+def _leave_spare(requests: SocketType) -> SocketType:
+    """Fork a spare and give the keeper its connection; return the requests of the process that this returns in."""
+    keepers, spares = socketpair(AF_UNIX, SOCK_SEQPACKET)
+    if os.fork() == 0:
+        keepers.close()
+        requests.close()
+        return spares
+    spares.close()
+    send(requests, b"ready", [keepers.fileno()])
+    keepers.close()
+    return requests
 
 
 def _rehearse(scratch: str, descriptors: set[int]) -> None:
