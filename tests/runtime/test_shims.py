@@ -193,6 +193,41 @@ async def test_containers_are_started_though_every_zygote_is_killed(
                 await asyncio.sleep(0.01)
 
 
+async def test_the_spare_of_a_zygote_that_was_killed_forks_the_next_shim(
+    tmp_path: Path, exec_root: Path, supervisor: Supervisor
+) -> None:
+    assert supervisor
+    while (family := zygote_and_spare(exec_root)) is None:  # not prepared yet
+        await asyncio.sleep(0.02)
+    zygote, spare = family
+    os.kill(zygote, signal.SIGKILL)
+    while Path(f"/proc/{zygote}").exists():
+        await asyncio.sleep(0.01)
+    launch = make_launch(tmp_path, exec_root, "z4", ["/bin/sh", "-c", "echo spare"])
+    shim = await supervisor.launch(launch)
+    assert spare in map(parent_of, processes_named("logd-shim", exec_root))
+    await shim.start()
+    await shim.drained
+    assert output(launch) == b"spare\n"
+    await shim.gone.wait()
+    delete(launch)
+
+
+def zygote_and_spare(exec_root: Path) -> tuple[int, int] | None:
+    """Return the pids of the one that serves and its spare, None while others are there."""
+    found = processes_named("logd-zygote", exec_root)
+    pairs = [(parent, child) for child in found if (parent := parent_of(child)) in found]
+    return pairs[0] if len(found) == 2 and pairs else None
+
+
+def parent_of(pid: int) -> int:
+    """Return the pid of a process's parent, 0 when it is gone."""
+    try:
+        return int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])
+    except OSError:
+        return 0
+
+
 async def test_all_processes_killed_at_once_leave_the_container_alive_and_watched_again(
     tmp_path: Path, exec_root: Path, supervisor: Supervisor
 ) -> None:
