@@ -31,6 +31,8 @@ class ContainerInfo:
     labels: dict[str, str] = field(default_factory=dict)
     folder: str = ""
     """The container's own folder on the host, chosen by the engine, for a driver that keeps files beside the store."""
+    run_folder: str = ""
+    """The folder on the host of what belongs to running processes, for a driver that has pipes or sockets."""
     log_opts: dict[str, str] = field(default_factory=dict)
     """The log-opts as they were written, for tags that show one (`.Config`)."""
     log_path: str = ""

@@ -36,6 +36,7 @@ __all__ = [
     "CommonOptions",
     "ContainerInfo",
     "LogDriver",
+    "OpenOptions",
     "Reject",
     "boolean",
     "duration",
@@ -149,13 +150,21 @@ class CommonOptions:
         """
 
 
+@dataclass(frozen=True, kw_only=True)
+class OpenOptions(CommonOptions):
+    """The options of a driver that takes any log-opt, because what stands behind it checks them."""
+
+    given: dict[str, str] = field(default_factory=dict)
+    """All of them, as they were written: no log-opt itself."""
+
+
 T = TypeVar("T")
 O = TypeVar("O", bound=CommonOptions)  # noqa: E741 - options
 
 
 def log_opts(options_type: type[Any]) -> dict[str, "Field[Any]"]:
     """Return the log-opts of a dataclass of options by their names, in the order of their definition."""
-    return {one.name.replace("_", "-"): one for one in fields(options_type)}
+    return {one.name.replace("_", "-"): one for one in fields(options_type) if "parse" in one.metadata}
 
 
 def parse_options(whose: str, options_type: type[T], values: Mapping[str, str], *, at_create: bool = False) -> T:
@@ -164,9 +173,12 @@ def parse_options(whose: str, options_type: type[T], values: Mapping[str, str], 
     `whose` is what takes them, for the message, such as "syslog log driver". `at_create`: see CommonOptions.check_host.
     """
     known = log_opts(options_type)
-    parsed: dict[str, Any] = {}
+    is_open = issubclass(options_type, OpenOptions)
+    parsed: dict[str, Any] = {"given": dict(values)} if is_open else {}
     for name, value in values.items():
         if name not in known:
+            if is_open:
+                continue
             raise InvalidParameter(f"unknown log opt '{name}' for {whose} (known: {', '.join(known)})")
         try:
             parsed[known[name].name] = known[name].metadata["parse"](value)

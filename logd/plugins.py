@@ -1,6 +1,7 @@
 """Built-in and installed plugins: drivers and line processors by name. pluggy is called here, at start, nowhere else.
 
-A plugin that can't be loaded, or offers what can't be used, is named in `broken`; the others are not affected.
+A plugin that can't be loaded, or offers what can't be used, is named in `broken`; the others are not affected. A
+driver's name that none of them has is taken for that of one of Docker's log plugins, which come and go.
 """
 
 import functools
@@ -14,6 +15,7 @@ import pluggy
 
 from logd import hookspecs
 from logd.driver import CommonOptions, LogDriver
+from logd.drivers import docker_plugin
 from logd.processor import ProcessorFactory
 
 log = logging.getLogger(__name__)
@@ -50,6 +52,27 @@ class Plugins:
     origins: dict[str, str] = field(default_factory=dict)
     """The plugin that each driver comes from; BUILT_IN for logd's own."""
     broken: list[Broken] = field(default_factory=list)
+
+    def find(self, name: str) -> type[LogDriver[Any]] | None:
+        """Return a driver by its name: one that is loaded, or what speaks to Docker's plugin of that name.
+
+        None if that can't be a name. The plugin may not be there now.
+        """
+        return self.drivers.get(name) or docker_plugin.driver_named(name)
+
+    def driver(self, name: str) -> type[LogDriver[Any]]:
+        """Return the driver of a name that was found before."""
+        found = self.find(name)
+        assert found is not None
+        return found
+
+    def is_there(self, name: str) -> bool:
+        """Whether a driver is loaded, or there is a plugin of Docker's kind with this name."""
+        return name in self.drivers or docker_plugin.is_there(name)
+
+    def origin(self, name: str) -> str:
+        """Return the plugin that a driver comes from. Docker's are processes anyway: our side of them is built in."""
+        return self.origins.get(name, BUILT_IN)
 
 
 @functools.cache

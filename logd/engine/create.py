@@ -15,7 +15,7 @@ from typing import Any
 
 from logd.container import Container, MountPoint, Record, State, sync_folder
 from logd.engine import merge
-from logd.engine.logopts import check_tags
+from logd.engine.logopts import check_tags, try_plugins
 from logd.engine.names import check_name
 from logd.engine.volumes import make_volume, remove_volume
 from logd.engine.world import World
@@ -53,7 +53,8 @@ async def create(
     container = Container(record, world.containers_dir / container_id, world.exec_dir / container_id)
     try:
         check_tags(container)
-    except LogdError:
+        await try_plugins(container, host.log_config, world.config)
+    except BaseException:
         world.registry.release(name, container_id)
         raise
     world.creating.add(container)

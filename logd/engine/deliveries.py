@@ -5,7 +5,6 @@ file, and moves with it; a forwarder that dies loses nothing.
 """
 
 import asyncio
-import dataclasses
 import logging
 from collections.abc import Iterable
 from typing import Any, Final
@@ -13,7 +12,7 @@ from typing import Any, Final
 from logd.config import DaemonConfig
 from logd.container import Container
 from logd.driver import parse_options
-from logd.engine.logopts import log_path, logging_of, store_options
+from logd.engine.logopts import logging_of, store_options, told
 from logd.errors import InvalidParameter, NotFound
 from logd.forward.account import account
 from logd.forward.routes import DeliveryOptions, Route
@@ -67,9 +66,8 @@ class Deliveries:
             self._forget_at_end(f"{container.id}/{route.name}", container)
 
     def _attach(self, container: Container, routes: Iterable[Route], *, is_ended: bool) -> None:
-        config = container.host.log_config
-        limits = logging_of(config).limits
-        info = dataclasses.replace(container.info(), log_opts=config.config, log_path=log_path(container))
+        limits = logging_of(container.host.log_config).limits
+        info = told(container, self._config)
         for route in routes:
             key, folder = f"{container.id}/{route.name}", str(container.log_dir)
             self._cancel_ending(key)
@@ -119,8 +117,8 @@ class Deliveries:
 
     def _lasting(self, container: Container) -> list[Route]:
         """Return the routes of which the destination does not go with the container."""
-        drivers = self._forwarding.plugins.drivers
-        return [one for one in logging_of(container.host.log_config).routes if not drivers[one.driver].is_local]
+        driver = self._forwarding.plugins.driver
+        return [one for one in logging_of(container.host.log_config).routes if not driver(one.driver).is_local]
 
     # -- changes -----------------------------------------------------------------------------------------------------
 

@@ -16,7 +16,7 @@ from logd.engine import create, inspect, top
 from logd.engine.attach import Attachment, Positions
 from logd.engine.deliveries import NOW, Deliveries
 from logd.engine.lifecycle import Lifecycle
-from logd.engine.logopts import max_line_bytes
+from logd.engine.logopts import max_line_bytes, try_plugins
 from logd.engine.names import check_name
 from logd.engine.removal import Removal, folder_bytes
 from logd.engine.restore import Restore
@@ -226,6 +226,7 @@ class Engine:
             raise Conflict(f"container {ref} is marked for removal and cannot be changed")
         deliveries = self._world.deliveries
         await deliveries.check_begin(container, begin)
+        await try_plugins(container, new, self._world.config, container.host.log_config)
         if drain:
             await deliveries.drain(container, deliveries.leaving(container, new))
         await asyncio.shield(asyncio.ensure_future(self._change_logging(container, new, begin)))

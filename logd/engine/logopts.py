@@ -3,15 +3,18 @@
 Everything is checked when a container is created or its logging changed: see forward/routes.py.
 """
 
+import dataclasses
 import functools
 import logging
 from collections.abc import Mapping
 from typing import Final
 
 from logd import plugins
+from logd.batch import ContainerInfo
 from logd.config import DaemonConfig
 from logd.container import Container
 from logd.driver import parse_options
+from logd.drivers.docker_plugin import DockerPluginDriver, try_logging
 from logd.errors import InvalidParameter, NotFound
 from logd.forward.routes import (
     LOCAL,
@@ -22,6 +25,7 @@ from logd.forward.routes import (
     known_options,
     parse_logging,
     parse_names,
+    takes_any,
 )
 from logd.logstore.options import StoreOptions
 from logd.spec import LogConfig
@@ -68,6 +72,16 @@ def _parsed(driver: str, options: tuple[tuple[str, str], ...]) -> Logging:
         return Logging((), StoreLimits(), (driver,))
 
 
+def told(container: Container, config: DaemonConfig) -> ContainerInfo:
+    """Return what the container's drivers are told of it."""
+    return dataclasses.replace(
+        container.info(),
+        run_folder=str(config.exec_root),
+        log_opts=container.host.log_config.config,
+        log_path=log_path(container),
+    )
+
+
 def log_path(container: Container) -> str:
     """Return where json-file's file is, if that driver is on: shippers parse what they find there."""
     drivers = logging_of(container.host.log_config).drivers
@@ -77,13 +91,32 @@ def log_path(container: Container) -> str:
 def check_tags(container: Container) -> None:
     """Raise InvalidParameter for a tag's template that does not suit the container, such as one that counts words."""
     for route in logging_of(container.host.log_config).routes:
-        options = parse_options(route.driver, plugins.load().drivers[route.driver].options_type, route.options)
+        options = parse_options(route.driver, plugins.load().driver(route.driver).options_type, route.options)
         if options.tag is not None:
             info = container.info()
             try:
                 options.tag.expand(info, options.attributes.of(info))
             except ValueError as error:
                 raise InvalidParameter(str(error)) from error
+
+
+async def try_plugins(
+    container: Container, new: LogConfig, config: DaemonConfig, before: LogConfig | None = None
+) -> None:
+    """Ask Docker's plugins among the drivers of `new`, but those that were there before, whether they would log.
+
+    Raises InvalidParameter in Docker's words if one is not there, or takes not the options.
+    """
+    old = () if before is None else logging_of(before).routes
+    for route in logging_of(new).routes:
+        driver = plugins.load().driver(route.driver)
+        if route in old or not issubclass(driver, DockerPluginDriver):
+            continue
+        options = parse_options(f"{route.driver} log driver", driver.options_type, route.options)
+        try:
+            await try_logging(driver, options, told(container, config))
+        except OSError as error:
+            raise InvalidParameter(f"failed to initialize logging driver: {error}") from error
 
 
 def with_driver(log_config: LogConfig, driver: str, options: Mapping[str, str]) -> LogConfig:
@@ -103,13 +136,13 @@ def without_driver(log_config: LogConfig, name: str) -> LogConfig:
     named = parse_names(log_config.type)
     if name not in named:
         raise NotFound(f"no log driver named {name!r} (there are: {', '.join(named)})")
-    del named[name]
+    its_own = known_options(named.pop(name), plugins.load())
     driver = ",".join(one if one == kind else f"{one}={kind}" for one, kind in named.items()) or LOCAL
-    known = known_options(driver, plugins.load())
+    known, is_any = known_options(driver, plugins.load()), takes_any(driver, plugins.load())
     config = {
         key: value
         for key, value in log_config.config.items()
-        if (key in known if ":" not in key else not key.startswith(f"{name}:"))
+        if (key in known or (is_any and key not in its_own) if ":" not in key else not key.startswith(f"{name}:"))
     }
     check(driver, config)
     return LogConfig(type=driver, config=config)

@@ -6,12 +6,12 @@ is checked here, when a container is created or its logging changed, never later
 """
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Set
 from dataclasses import dataclass, field
 from typing import Final
 
 from logd import units
-from logd.driver import CommonOptions, boolean, duration, log_opts, one_of, opt, parse_options, whole
+from logd.driver import CommonOptions, OpenOptions, boolean, duration, log_opts, one_of, opt, parse_options, whole
 from logd.errors import InvalidParameter
 from logd.plugins import RESERVED, Plugins
 
@@ -156,7 +156,7 @@ def parse_logging(log_driver: str, values: Mapping[str, str], plugins: Plugins, 
         return Logging((), StoreLimits(), drivers)  # as dockerd, which lets any option pass
     _check_mode(values)
     for driver in drivers:
-        if driver not in RESERVED and driver not in plugins.drivers:
+        if driver not in RESERVED and not (plugins.is_there(driver) if at_create else plugins.find(driver)):
             there = ", ".join(sorted({*RESERVED, *plugins.drivers}))
             raise InvalidParameter(
                 f'error looking up logging plugin {driver}: plugin "{driver}" not found (known: {there})'
@@ -165,15 +165,16 @@ def parse_logging(log_driver: str, values: Mapping[str, str], plugins: Plugins, 
     plain, own = _split(named, values)
     kept = {name: value for name, value in plain.items() if name in log_opts(limits_type)}
     known = known_options(log_driver, plugins)
-    if unknown := sorted(plain.keys() - known):
+    unknown = plain.keys() - known
+    if unknown and not takes_any(log_driver, plugins):
         accepted = ", ".join(sorted(known))
-        raise InvalidParameter(f"unknown log opt '{unknown[0]}' for {log_driver} log driver (known: {accepted})")
+        raise InvalidParameter(f"unknown log opt '{min(unknown)}' for {log_driver} log driver (known: {accepted})")
     routes = []
     for name, driver in named.items():
         if driver == LOCAL:
             _check_local(own.get(name, {}), plain)
         else:
-            routes.append(_route(name, driver, plain, own.get(name, {}), plugins, at_create=at_create))
+            routes.append(_route(name, driver, plain, own.get(name, {}), unknown, plugins, at_create=at_create))
     return Logging(tuple(routes), parse_options(f"{log_driver} log driver", limits_type, kept), drivers)
 
 
@@ -218,20 +219,24 @@ def _route(
     driver: str,
     plain: Mapping[str, str],
     own: Mapping[str, str],
+    unknown: Set[str],
     plugins: Plugins,
     *,
     at_create: bool,
 ) -> Route:
-    """Return a driver's route, checked, with those of the plain options that it knows."""
+    """Return a driver's route, checked, with those of the plain options that it knows.
+
+    `unknown` are those that nobody knows: they are for a driver that takes any.
+    """
     whose = f"{driver} log driver"
-    options_type = plugins.drivers[driver].options_type
+    options_type = plugins.driver(driver).options_type
     rooms = {"options": set(log_opts(options_type)), "delivery": set(log_opts(DeliveryOptions))}
     rooms["processing"] = processor_opts(plugins) - rooms["options"]
+    if issubclass(options_type, OpenOptions):
+        rooms["options"] |= (unknown | own.keys()) - rooms["delivery"] - rooms["processing"]
     known = set().union(*rooms.values())
-    if unknown := own.keys() - known:
-        raise InvalidParameter(
-            f"unknown log opt '{sorted(unknown)[0]}' for {whose} (known: {', '.join(sorted(known))})"
-        )
+    if strange := own.keys() - known:
+        raise InvalidParameter(f"unknown log opt '{min(strange)}' for {whose} (known: {', '.join(sorted(known))})")
     values = {**{option: plain[option] for option in plain.keys() & known}, **own}
     sorted_out = {room: {one: value for one, value in values.items() if one in names} for room, names in rooms.items()}
     route = Route(name, driver, **sorted_out)
@@ -249,7 +254,13 @@ def known_options(log_driver: str, plugins: Plugins) -> set[str]:
     limits_type = KeptLimits if any(driver in KEEPING for driver in drivers) else CacheLimits
     known = set(COMMON) | set(log_opts(limits_type))
     for driver in drivers:
-        if driver in plugins.drivers:
-            known |= set(log_opts(plugins.drivers[driver].options_type))
+        if driver not in RESERVED and (kind := plugins.find(driver)):
+            known |= set(log_opts(kind.options_type))
             known |= set(log_opts(DeliveryOptions)) | processor_opts(plugins)
     return known
+
+
+def takes_any(log_driver: str, plugins: Plugins) -> bool:
+    """Tell whether one of these drivers takes any log-opt."""
+    kinds = [plugins.find(driver) for driver in parse_names(log_driver).values() if driver not in RESERVED]
+    return any(issubclass(kind.options_type, OpenOptions) for kind in kinds if kind)

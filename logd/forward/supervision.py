@@ -257,7 +257,7 @@ class Forwarding:
         await asyncio.gather(*(one.close() for one in self._forwarders.values()))
 
     def _of(self, driver: str) -> Forwarder:
-        plugin = self.plugins.origins[driver]
+        plugin = self.plugins.origin(driver)
         if plugin not in self._forwarders:
             self._forwarders[plugin] = Forwarder(plugin)
         return self._forwarders[plugin]

@@ -16,7 +16,7 @@ from typing import Any, Final
 
 from logd import plugins as plugin_loading
 from logd.batch import ContainerInfo
-from logd.driver import LogDriver, log_opts, parse_options
+from logd.driver import log_opts, parse_options
 from logd.forward.delivery import Delivery
 from logd.forward.destination import Destination
 from logd.forward.routes import DeliveryOptions, Route
@@ -184,7 +184,7 @@ class Worker:
 
     def _destination(self, route: Route, container: ContainerInfo) -> tuple[Any, Destination]:
         """Return the destination of a route, which containers with equal options share, and what it is known by."""
-        kind: type[LogDriver[Any]] = self._plugins.drivers[route.driver]
+        kind = self._plugins.driver(route.driver)
         where = (route.driver, tuple(sorted(route.options.items())), container.id if kind.per_container else "")
         if where not in self._destinations:
             options = parse_options(f"{route.driver} log driver", kind.options_type, route.options)

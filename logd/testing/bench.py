@@ -59,8 +59,14 @@ class Box:
         identifier = secrets.token_hex(32)
         self.folder = str(folder / identifier)
         self.log_folder = os.path.join(self.folder, "log")
-        labels = {"app": "conformance"}
-        self.info = ContainerInfo(id=identifier, name=name, image_name="img", folder=self.folder, labels=labels)
+        self.info = ContainerInfo(
+            id=identifier,
+            name=name,
+            image_name="img",
+            folder=self.folder,
+            run_folder=str(folder),
+            labels={"app": "conformance"},
+        )
         self.printed: list[Line] = []
         self.delivery: Delivery | None = None
         os.makedirs(self.log_folder)
