@@ -115,8 +115,8 @@ class DaemonConfig:
     debug: bool = _option(BOOLEAN, False, "log at level debug", short="-D", reloadable=True)
     log_level: str = _option(one_of(*LOG_LEVELS), "info", "of the daemon's own log", short="-l", reloadable=True)
     log_format: str = _option(one_of("text", "json"), "text", "of the daemon's own log")
-    log_driver: str = _option(TEXT, "local", "containers' default log driver")
-    log_opts: dict[str, str] = _option(STRING_MAP, help="its options", factory=dict, flag="log-opt")
+    log_driver: str = _option(TEXT, "local", "containers' default log driver", reloadable=True)
+    log_opts: dict[str, str] = _option(STRING_MAP, help="its options", factory=dict, flag="log-opt", reloadable=True)
     default_runtime: str = _option(
         TEXT,
         help="default: runc, or crun where only that is",

@@ -252,10 +252,11 @@ def test_null_is_as_good_as_nothing(write: Any) -> None:
 
 def test_a_reload_takes_what_can_change_and_names_what_can_not(write: Any) -> None:
     config = DaemonConfig()
-    content = {"debug": True, "labels": ["a=b"], "data-root": "/elsewhere", "log-driver": "none"}
+    content = {"debug": True, "labels": ["a=b"], "data-root": "/elsewhere", "init": True, "log-driver": "none"}
     needs_restart = config.take_over(from_file(write, content).config)
     assert (config.debug, config.labels, config.data_root) == (True, ("a=b",), Path("/var/lib/logd"))
-    assert needs_restart == ["data-root", "log-driver"]
+    assert config.log_driver == "none"
+    assert needs_restart == ["data-root", "init"]
 
 
 def test_each_key_is_in_exactly_one_list() -> None:

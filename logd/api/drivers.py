@@ -4,6 +4,7 @@
     PUT    /logd/containers/{name}/drivers          {"Type", "Config"}: all of them, as in HostConfig.LogConfig
     POST   /logd/containers/{name}/drivers          {"Driver": "NAME=DRIVER", "Config"}: one more
     DELETE /logd/containers/{name}/drivers/{driver} one less
+    POST   /logd/containers/{name}/drivers/default  the daemon's present default: {"Changed", "Type", "Config"}
     POST   /containers/{name}/update                {"LogConfig": {"Type", "Config"}}, a field of logd's
     GET    /logd/plugins                            drivers, line processors, broken plugins, forwarders
 
@@ -51,6 +52,14 @@ async def remove(call: Call) -> web.Response:
     return done()
 
 
+async def apply_default(call: Call) -> web.Response:
+    """POST /logd/containers/{name}/drivers/default; 409 for a container that was created with drivers of its own."""
+    begin, drain = _how(call)
+    changed = await call.engine.apply_default_logging(call.name, begin, drain=drain)
+    now = call.engine.get(call.name).host.log_config
+    return answer({"Changed": changed, "Type": now.type, "Config": now.config})
+
+
 async def update(call: Call) -> web.Response:
     """POST /containers/{name}/update: the log drivers; limits can't be changed."""
     body = await call.json()
@@ -73,8 +82,12 @@ async def list_plugins(call: Call) -> web.Response:
 
 
 async def _change(call: Call, new: LogConfig) -> None:
-    begin = call.text("from") or "now"
-    await call.engine.change_logging(call.name, new, begin, drain=call.flag("drain", default=True))
+    begin, drain = _how(call)
+    await call.engine.change_logging(call.name, new, begin, drain=drain)
+
+
+def _how(call: Call) -> tuple[str, bool]:
+    return call.text("from") or "now", call.flag("drain", default=True)
 
 
 def _log_config(value: Any) -> LogConfig:
@@ -96,6 +109,7 @@ ROUTES: Final = [
     Route("PUT", "/logd/containers/{name}/drivers", replace),
     Route("POST", "/logd/containers/{name}/drivers", add),
     Route("DELETE", "/logd/containers/{name}/drivers/{driver}", remove),
+    Route("POST", "/logd/containers/{name}/drivers/default", apply_default),
     Route("POST", "/containers/{name}/update", update),
     Route("GET", "/logd/plugins", list_plugins),
 ]

@@ -1,15 +1,19 @@
-"""`logd log driver ls|set|add|remove` and `logd plugins`: where a container's output is delivered, while it runs."""
+"""`logd log driver …` and `logd plugins`: where a container's output is delivered, shown and changed while it runs."""
 
+import sys
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import click
 
-from logd.cli.client import Client, quote
+from logd.cli.client import Client, Refused, quote
 from logd.cli.command import Command
 from logd.cli.completion import CONTAINER
+from logd.cli.container_commands import each
 from logd.cli.run_command import pairs
 from logd.cli.tables import print_json, print_table
+from logd.cli.terminal import visible
+from logd.errors import Conflict, NotFound
 from logd.units import format_size
 
 FORMAT = click.option("--format", "form", type=click.Choice(["table", "json"]), default="table", show_default=True)
@@ -83,6 +87,39 @@ def add_driver(client: Client, *, container: str, driver_name: str, log_opt: Seq
 def remove_driver(client: Client, *, container: str, name: str, drop: bool) -> None:
     """Deliver to one destination less, after it has got what there is now."""
     _change(client, "DELETE", container, f"/{quote(name)}", None, begin="now", drop=drop)
+
+
+@driver.command(
+    "apply-default",
+    cls=Command,
+    examples=("logd log driver apply-default web", "logd log driver apply-default --all --from start"),
+)
+@click.option("--all", "everywhere", is_flag=True, help="All containers that were created with the default.")
+@FROM
+@DROP
+@click.argument("containers", nargs=-1, type=CONTAINER, metavar="[CONTAINER...]")
+@click.pass_obj
+def apply_default(client: Client, *, containers: Sequence[str], everywhere: bool, begin: str, drop: bool) -> None:
+    """Give containers that were created without --log-driver what is the daemon's default now.
+
+    Prints the names of those that have changed.
+    """
+    if everywhere == bool(containers):
+        raise click.UsageError("name containers, or give --all")
+    query: dict[str, str | int | bool | list[str] | None] = {"from": begin, "drain": not drop}
+
+    def apply(name: str) -> None:
+        try:
+            done = client.json("POST", f"/logd/containers/{quote(name)}/drivers/default", query)
+        except Refused as error:
+            if everywhere and error.status in {Conflict.status, NotFound.status}:
+                return  # one with drivers of its own, or removed meanwhile
+            raise type(error)(error.status, f"{name}: {error}") from error
+        if done["Changed"]:
+            sys.stdout.write(f"{visible(name)}\n")
+
+    found = client.json("GET", "/containers/json", {"all": True}) if everywhere else ()
+    each([one["Names"][0].removeprefix("/") for one in found] or containers, apply, echo=False)
 
 
 @click.command(cls=Command, examples=("logd plugins", "logd plugins --format json"))

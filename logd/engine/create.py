@@ -42,6 +42,7 @@ async def create(
     if not spec.image:
         raise InvalidParameter("no image specified: Image must not be empty")
     image = world.images.resolve(spec.image)
+    asked_logging = host.log_config
     host = merge.complete_host(host, world.config)
     spec = merge.merge_image(spec, image.document.run_config())
     mounts = plan(spec, host)
@@ -49,6 +50,7 @@ async def create(
     name = _take_name(world, name, container_id)
     spec = merge.complete_spec(spec, host, container_id)
     record = _record(container_id, name, image, spec, host)
+    record.asked_logging = asked_logging
     record.mounts += _mount_points(world, mounts, host)
     container = Container(record, world.containers_dir / container_id, world.exec_dir / container_id)
     try:

@@ -16,7 +16,7 @@ from logd.engine import create, inspect, top
 from logd.engine.attach import Attachment, Positions
 from logd.engine.deliveries import NOW, Deliveries
 from logd.engine.lifecycle import Lifecycle
-from logd.engine.logopts import max_line_bytes, try_plugins
+from logd.engine.logopts import max_line_bytes, resolve, try_plugins
 from logd.engine.names import check_name
 from logd.engine.removal import Removal, folder_bytes
 from logd.engine.restore import Restore
@@ -215,11 +215,33 @@ class Engine:
             return self._world.images.resolve(container.image_ref).id == container.image_id
         return False
 
-    async def change_logging(self, ref: str, new: LogConfig, begin: str = NOW, *, drain: bool = True) -> None:
+    async def apply_default_logging(self, ref: str, begin: str = NOW, *, drain: bool = True) -> bool:
+        """Give a container that was created with the daemon's default log driver the present default; see below.
+
+        Log-opts that it was created with stay. False if it has that already. Raises Conflict for a container that was
+        given a driver, InvalidParameter where its log-opts don't suit the new one.
+        """
+        container = self.get(ref)
+        asked = container.asked_logging
+        if asked is None or asked.type:
+            raise Conflict(
+                f"container {ref} was not created with the daemon's default log driver: "
+                f"it has {container.host.log_config.type!r}, which can be changed by name only"
+            )
+        new = resolve(asked, self._world.config)
+        if new == container.host.log_config:
+            return False
+        await self.change_logging(ref, new, begin, drain=drain, asked=asked)
+        return True
+
+    async def change_logging(
+        self, ref: str, new: LogConfig, begin: str = NOW, *, drain: bool = True, asked: LogConfig | None = None
+    ) -> None:
         """Change a container's log drivers and log-opts (checked) while it runs, or not.
 
         Drivers that are new begin at `begin`: see Deliveries.change. Those that go first deliver what there is now,
-        unless `drain` is false. Its caller may go away; then they are not drained.
+        unless `drain` is false. Its caller may go away; then they are not drained. `asked`: what `new` was made of, if
+        the daemon's default had a part in it.
         """
         container = self.get(ref)
         if container.removed or container.state.removing:
@@ -229,14 +251,15 @@ class Engine:
         await try_plugins(container, new, self._world.config, container.host.log_config)
         if drain:
             await deliveries.drain(container, deliveries.leaving(container, new))
-        await asyncio.shield(asyncio.ensure_future(self._change_logging(container, new, begin)))
+        await asyncio.shield(asyncio.ensure_future(self._change_logging(container, new, begin, asked or new)))
 
-    async def _change_logging(self, container: Container, new: LogConfig, begin: str) -> None:
+    async def _change_logging(self, container: Container, new: LogConfig, begin: str, asked: LogConfig) -> None:
         async with container.lock:
             if container.removed:
                 raise Conflict(f"container {container.id} is removed")
             await self._world.deliveries.change(container, new, begin)
             container.host = msgspec.structs.replace(container.host, log_config=new)
+            container.asked_logging = asked
             await self._world.writer.saved(container)
             if container.state.running:
                 self._world.deliveries.begin(container)

@@ -149,6 +149,7 @@ def test_sighup_reloads_what_can_be_reloaded_and_names_the_rest(daemon: Any) -> 
         "shutdown-timeout": 7,
         "runtimes": {"mine": {"path": "/usr/sbin/runc"}},
         "default-runtime": "mine",
+        "seccomp-profile": "unconfined",
         "logd": {"log": {"to": "stderr"}, "store": store},
     }
     since = time.time()
@@ -156,10 +157,10 @@ def test_sighup_reloads_what_can_be_reloaded_and_names_the_rest(daemon: Any) -> 
     daemon.process.send_signal(signal.SIGHUP)
     daemon.wait_for_state("RELOADING=1")
     wait_until(lambda: "settings reloaded" in daemon.log())
-    assert 'msg="log-driver has changed and needs a restart of logd"' in daemon.log()
+    assert 'msg="seccomp-profile has changed and needs a restart of logd"' in daemon.log()
     info = json.loads(daemon.docker("info", "--format", "{{json .}}").stdout)
     names = ("Labels", "Debug", "DefaultRuntime", "LoggingDriver")
-    assert [info[name] for name in names] == [["color=red"], True, "mine", "local"]
+    assert [info[name] for name in names] == [["color=red"], True, "mine", "none"]
     assert info["Runtimes"]["mine"]["path"] == "/usr/sbin/runc"
     events = ["events", "--since", str(int(since)), "--until", str(int(time.time()) + 1), "--format", "{{json .Actor}}"]
     (actor,) = [json.loads(line) for line in daemon.docker(*events, "--filter", "event=reload").stdout.splitlines()]
