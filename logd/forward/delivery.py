@@ -88,6 +88,7 @@ class Delivery:
         )
         self._ended = False
         self._is_paused = False
+        self._ahead: asyncio.Task[list[Item]] | None = None
         self._held_since = 0.0
         self._next_at = 0.0
         destination.driver.resume(container, bytes.fromhex(progress.memo))
@@ -110,19 +111,40 @@ class Delivery:
 
     async def run(self) -> bool:
         """Deliver. True once it was told that nothing more will come and all is delivered; false when it was paused."""
-        while not self._is_paused:
-            items = await self._read()
-            if items:
-                await self._deliver(items)
-                await self._pace(items)
-            elif self._ended:
-                await self._deliver(self._last())
-                return not self._is_paused
-            else:
-                await self._idle()
+        try:
+            while not self._is_paused:
+                items = await self._next()
+                if items:
+                    self._read_ahead(items)
+                    await self._deliver(items)
+                    await self._pace(items)
+                elif self._ended:
+                    await self._deliver(self._last())
+                    return not self._is_paused
+                else:
+                    await self._idle()
+        finally:
+            if self._ahead is not None:
+                self._ahead.cancel()
         return False
 
     # -- reading -----------------------------------------------------------------------------------------------------
+
+    def _read_ahead(self, items: list[Item]) -> None:
+        """Begin to read what comes after items that are many: while they are on their way, there is time for it.
+
+        Not while the destination is in trouble: with many containers that would be a lot of memory.
+        """
+        if size_of(items) >= SMALL_BATCH_BYTES and not self.destination.failures:
+            self._ahead = asyncio.create_task(self._read(), name=f"read ahead {self.container.id[:12]}")
+
+    async def _next(self) -> list[Item]:
+        """Return what comes next, nothing if there is nothing more at present."""
+        if self._ahead is not None:
+            ahead, self._ahead = self._ahead, None
+            if items := await ahead:
+                return items  # else something may have come since
+        return await self._read()
 
     async def _read(self) -> list[Item]:
         """Return what comes next, about a batch of it."""
@@ -179,8 +201,7 @@ class Delivery:
         interval = self._options.flush_interval
         interval = FLUSH_INTERVAL_S if interval is None else interval
         now = time.monotonic()
-        size = sum(item.end - item.position for item in items)
-        if interval and size < SMALL_BATCH_BYTES and not self._ended and now < self._next_at:
+        if interval and size_of(items) < SMALL_BATCH_BYTES and not self._ended and now < self._next_at:
             await asyncio.sleep(self._next_at - now)
             now = self._next_at
         self._next_at = now + interval
@@ -326,6 +347,11 @@ class Delivery:
         progress.lines = begins[STDOUT], begins[STDERR]
         self.file.save()
         return rest
+
+
+def size_of(items: list[Item]) -> int:
+    """Return how many bytes of the container's output the items stand for."""
+    return sum(item.end - item.position for item in items)
 
 
 def split(items: list[Item], records: int) -> tuple[list[Item], list[Item]]:
