@@ -13,6 +13,7 @@
 #include <arpa/inet.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <netinet/tcp.h>
 #include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -249,6 +250,7 @@ int main(int argc, char **argv) {
         if (!from) {
             from = calloc(1, sizeof *from);
             from->fd = accept(listening, NULL, NULL);
+            setsockopt(from->fd, IPPROTO_TCP, TCP_NODELAY, &(int){1}, sizeof(int)); /* an acknowledgement goes at once */
             event = (struct epoll_event){.events = EPOLLIN, .data.ptr = from};
             epoll_ctl(events, EPOLL_CTL_ADD, from->fd, &event);
         } else if (!hear(from, take)) {
