@@ -38,13 +38,12 @@ _BETWEEN: Final = b"\x7f"
 def encode(groups: Sequence[Group], attributes: bytes = b"") -> bytes:
     """Return the records of all lines. `attributes` is what `encode_attributes` has made of the container's."""
     parts: list[bytes] = []
-    lines = [line for group in groups for line in group.lines]
-    if len(groups) * MANY <= len(lines):
+    if len(groups) * MANY <= sum(len(group.lines) for group in groups):
         for group in groups:
             end = _end(group, attributes)
             parts += (_BEGIN, _join_escaped(group.lines, end + _BEGIN), end)
         return b"".join(parts)
-    texts = _escape_each(lines)
+    texts = _escape_each([line for group in groups for line in group.lines])
     done = 0
     for group in groups:
         end = _end(group, attributes)
