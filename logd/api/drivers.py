@@ -18,6 +18,7 @@ from aiohttp import web
 
 from logd import plugins
 from logd.api.call import Call, Route, answer, done
+from logd.drivers import docker_plugin
 from logd.engine import logopts
 from logd.errors import InvalidParameter, Unsupported
 from logd.spec import LogConfig
@@ -74,6 +75,8 @@ async def list_plugins(call: Call) -> web.Response:
     """GET /logd/plugins."""
     found = plugins.load()
     drivers = [{"name": name, "plugin": found.origins[name]} for name in sorted(found.drivers)]
+    of_docker = [name for name in await docker_plugin.present() if name not in found.drivers]
+    drivers += [{"name": name, "plugin": "Docker plugin"} for name in of_docker]
     broken = [{"plugin": one.plugin, "reason": one.reason} for one in found.broken]
     processors = [factory.name for factory in found.processors]
     return answer(

@@ -33,6 +33,7 @@ FOLDER: Final = "logging"
 """Of the pipes, in the daemon's run folder."""
 OPEN_TIMEOUT_S: Final = 10.0
 """How long a plugin has to open its pipe, once it has said that it logs."""
+LOOK_TIMEOUT_S: Final = 1.0
 TRIAL_TIMEOUT_S: Final = 30.0
 STOP_TIMEOUT_S: Final = 2.0
 """How long a plugin has to say that it has stopped."""
@@ -161,6 +162,21 @@ def is_there(name: str) -> bool:
     except OSError:
         return False
     return True
+
+
+async def present() -> list[str]:
+    """Return the names of the plugins that are there, answer and are log drivers."""
+
+    async def answers(name: str) -> bool:
+        try:
+            async with asyncio.timeout(LOOK_TIMEOUT_S):
+                await activated(name)
+        except OSError:
+            return False
+        return True
+
+    names = plugin_registry.names()
+    return list(itertools.compress(names, await asyncio.gather(*map(answers, names))))
 
 
 async def try_logging(driver: type[DockerPluginDriver], options: PluginOptions, container: ContainerInfo) -> None:

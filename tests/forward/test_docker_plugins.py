@@ -233,6 +233,16 @@ def test_a_plugin_is_added_and_removed_while_the_container_runs(
     assert set(drivers(container)) == set()
 
 
+def test_plugins_that_are_log_drivers_are_listed(plugin: DockerPlugin, forwarding: Any) -> None:
+    def listed() -> dict[str, str]:
+        found = json.loads(forwarding.logd("plugins", "--format", "json").stdout)["drivers"]
+        return {one["name"]: one["plugin"] for one in found}
+
+    assert listed()[plugin.name] == "Docker plugin"
+    plugin.behave("volume")
+    assert plugin.name not in listed()
+
+
 def test_a_plugin_can_be_the_daemons_own_default(
     plugin: DockerPlugin, make_daemon: Callable[..., Any], busybox_tar: bytes
 ) -> None:
