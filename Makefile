@@ -6,7 +6,7 @@ BIN := .venv/bin
 export PATH := $(CURDIR)/.make/bin:$(PATH):/usr/sbin:/sbin
 export PYTHON
 
-.PHONY: help run test soak setup setup-dev stop clean bench format packages packages-dev
+.PHONY: help run test soak setup setup-dev stop clean bench bench-forwarding format packages packages-dev
 
 help:
 	@echo 'make run     set up, start the daemon, run a container, show its log'
@@ -14,7 +14,7 @@ help:
 	@echo 'make soak    hundreds of kills under load, each time every line is counted'
 	@echo 'make stop    stop the daemon; containers go on'
 	@echo 'make clean   remove all containers, images and logs, and stop the daemon'
-	@echo 'make bench   compare with what else is on this machine'
+	@echo 'make bench   compare with what else is on this machine; make bench-forwarding: how logs are delivered'
 	@echo 'make format  format the code'
 
 run: setup
@@ -75,6 +75,9 @@ clean:
 
 bench: setup
 	$(BIN)/python bench/run.py $(ARGS)
+
+bench-forwarding: setup
+	$(BIN)/python bench/forwarding.py $(ARGS)
 
 format: setup-dev
 	$(BIN)/ruff format .

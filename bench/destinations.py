@@ -26,8 +26,8 @@ ForwardToWall=no
 TAIL_SEQNUM_AT = 160
 """In a journal file, the number of its last entry, which goes on over rotation: systemd.io/JOURNAL_FILE_FORMAT."""
 QUEUE = Path("/proc/sys/net/unix/max_dgram_qlen")
-QUEUE_LENGTH = 512
-"""How many datagrams may wait on a socket made from then on; systemd sets it so when a host boots with it."""
+QUEUE_LENGTHS = {"systemd's queue": 512, "the kernel's queue": 10}
+"""How many datagrams may wait on a socket made from then on: systemd sets that when a host boots with it."""
 READY_S = 20.0
 
 
@@ -85,7 +85,7 @@ def receiver(program: Path, kind: str, work: Path, text: int | None = None) -> I
 class Journald:
     """A journald at the usual place of this mount namespace, which must not be the host's; its journal is in memory."""
 
-    def __init__(self) -> None:
+    def __init__(self, queue_length: int) -> None:
         for program in (JOURNALD, "journalctl"):
             if not shutil.which(program):
                 raise FileNotFoundError(f"{program} is not installed (Debian: systemd)")
@@ -96,7 +96,7 @@ class Journald:
             Path(folder).mkdir()
         Path("/run/systemd/journald.conf.d/bench.conf").write_text(JOURNALD_SETTINGS)
         self.queue_before = QUEUE.read_text()
-        QUEUE.write_text(str(max(QUEUE_LENGTH, int(self.queue_before))))
+        QUEUE.write_text(str(queue_length))
         self.process = subprocess.Popen([JOURNALD], stdin=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
         self.counted = 0
         until(Path("/run/systemd/journal/socket").exists, READY_S)
@@ -127,8 +127,8 @@ class Journald:
 
 
 @contextmanager
-def journald() -> Iterator[Journald]:
-    running = Journald()
+def journald(queue_length: int) -> Iterator[Journald]:
+    running = Journald(queue_length)
     try:
         yield running
     finally:

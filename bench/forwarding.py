@@ -19,7 +19,7 @@ from functools import partial
 from pathlib import Path
 
 import workloads
-from destinations import Receiver, build_receiver, journald, receiver
+from destinations import QUEUE_LENGTHS, Receiver, build_receiver, journald, receiver
 from engines import IMAGE, Dockerd, Engine, Logd, build_image, run, versions
 from processes import Meter
 from results import Case, Measures, Results
@@ -149,11 +149,13 @@ class Bench:
 
     def journald(self) -> None:
         lines = 100_000 if self.quick else 300_000
-        self.compare(f"journald, {lines} lines of 100 bytes", partial(self.to_journald, lines=lines), 1.5)
+        for queue, length in QUEUE_LENGTHS.items():
+            deliver = partial(self.to_journald, lines=lines, queue_length=length)
+            self.compare(f"journald, {lines} lines of 100 bytes, {queue} of {length}", deliver, 1.5)
 
-    def to_journald(self, engine: Engine, lines: int) -> Measures:
+    def to_journald(self, engine: Engine, lines: int, queue_length: int) -> Measures:
         with (
-            journald() as journal,
+            journald(queue_length) as journal,
             shared_folder(self.work) as folder,
             created(engine, "journald", {}, folder, "-n", str(lines)) as name,
         ):
