@@ -10,6 +10,7 @@ result goes to standard output as tables, and to DIR as JSON.
 import argparse
 import json
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -227,6 +228,7 @@ def main() -> None:
         sys.exit(f"unknown workloads: {', '.join(sorted(unknown))} (there are: {', '.join(WORKLOADS)})")
     if not arguments.inside:
         os.execvp("unshare", ["unshare", "--mount", sys.executable, *sys.argv, INSIDE])
+    signal.signal(signal.SIGTERM, lambda _number, _frame: sys.exit("stopped"))  # and the engines with it
     bench = Bench(arguments.work, quick=arguments.quick, rounds=arguments.rounds)
     try:
         for name in (one for one in WORKLOADS if one in chosen):
