@@ -2,11 +2,14 @@
 
 import asyncio
 import contextlib
+import fcntl
 import json
 import os
 import random
 import secrets
 import signal
+import sys
+import termios
 from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -345,6 +348,31 @@ async def test_what_a_killed_plugin_had_not_read_is_sent_to_the_next_and_nothing
     await driver.send(Batch(info, [group(*lines_of(second)[second.acknowledged :])]))
     await until(lambda: plugin.count() == 8500)
     assert plugin.lines() == lines_of(first, second)
+
+
+async def test_a_plugin_that_dies_with_the_rest_of_a_batch_in_the_pipe_has_got_what_it_read(
+    plugin: DockerPlugin, driver: Any, info: ContainerInfo, tmp_path: Path
+) -> None:
+    await driver.send(batch_of(info, 0, 10))
+    await until(lambda: plugin.count() == 10)
+    plugin.behave("hold")
+    batch = batch_of(info, 10, 100)  # the pipe has room for all of it
+    sending = asyncio.create_task(driver.send(batch))
+    await until(lambda: plugin.calls(HOLDS))
+    await until(lambda: in_pipe(*pipes(tmp_path)) > 90 * 100)
+    plugin.kill()
+    with pytest.raises(ConnectionResetError, match="the plugin has closed the pipe"):
+        await asyncio.wait_for(sending, WAIT_S)
+    assert batch.acknowledged == plugin.count() - 10 < 10
+
+
+def in_pipe(path: Path) -> int:
+    """Return how many bytes are in a pipe."""
+    fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
+    try:
+        return int.from_bytes(fcntl.ioctl(fd, termios.FIONREAD, bytes(4)), sys.byteorder)
+    finally:
+        os.close(fd)
 
 
 async def test_a_deadline_counts_what_was_read_until_then(
