@@ -194,6 +194,17 @@ class Daemon:
 @pytest.fixture
 def make_daemon() -> Iterator[Callable[..., Daemon]]:
     """Return a maker of daemons that are not started yet; flags are dockerd's."""
+    yield from daemon_maker()
+
+
+@pytest.fixture(scope="session")
+def make_lasting_daemon() -> Iterator[Callable[..., Daemon]]:
+    """Return a maker of daemons that all tests of the run may share."""
+    yield from daemon_maker()
+
+
+def daemon_maker() -> Iterator[Callable[..., Daemon]]:
+    """Yield what makes daemons, and remove them and all that is theirs afterwards."""
     daemons: list[Daemon] = []
 
     def make(*flags: str) -> Daemon:

@@ -14,14 +14,31 @@ def probe(tmp_path: Path) -> Callable[[str], Probe]:
     return lambda name="probe": Probe(tmp_path, name)
 
 
+@pytest.fixture(scope="session")
+def lasting(make_lasting_daemon: Callable[..., Any], busybox_tar: bytes) -> Any:
+    """A daemon with the plugin and busybox, for tests that are calm."""
+    return with_plugin_and_busybox(make_lasting_daemon(), busybox_tar)
+
+
 @pytest.fixture
-def forwarding(make_daemon: Callable[..., Any], busybox_tar: bytes, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
-    """A daemon with the plugin and busybox."""
+def forwarding(
+    request: pytest.FixtureRequest,
+    make_daemon: Callable[..., Any],
+    busybox_tar: bytes,
+    monkeypatch: pytest.MonkeyPatch,
+) -> Iterator[Any]:
+    """A daemon with the plugin and busybox, without containers: one of the test's own unless the test is calm."""
     monkeypatch.setenv("PYTHONPATH", str(PLUGIN))
-    daemon = make_daemon().start()
-    daemon.docker("import", "--change", 'CMD ["sh"]', "-", "busybox:latest", stdin=busybox_tar, text=False)
+    is_calm = request.node.get_closest_marker("calm") is not None
+    daemon = request.getfixturevalue("lasting") if is_calm else with_plugin_and_busybox(make_daemon(), busybox_tar)
     yield daemon
     daemon.docker("rm", "-f", *daemon.docker("ps", "-aq").stdout.split(), check=False)
+
+
+def with_plugin_and_busybox(daemon: Any, busybox_tar: bytes) -> Any:
+    daemon.start(PYTHONPATH=str(PLUGIN))
+    daemon.docker("import", "--change", 'CMD ["sh"]', "-", "busybox:latest", stdin=busybox_tar, text=False)
+    return daemon
 
 
 @pytest.fixture

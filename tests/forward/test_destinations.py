@@ -137,6 +137,7 @@ FAULTS: dict[str, tuple[Callable[[], ForwardPeer], Callable[[ForwardPeer], Any]]
 SHORT = ("none", "resets", "restarted again and again")
 
 
+@pytest.mark.calm
 @pytest.mark.parametrize(
     "fault", [one if one in SHORT else pytest.param(one, marks=pytest.mark.soak) for one in FAULTS]
 )
@@ -154,6 +155,7 @@ async def test_fluentd_gets_every_line_and_no_write_waits(forwarding: Any, logge
     assert first_seen(numbers(peer.lines)) == list(range(LINES))
 
 
+@pytest.mark.calm
 @pytest.mark.parametrize("deaf", [pytest.param("does not read", marks=pytest.mark.soak), "does not acknowledge"])
 async def test_a_fluentd_that_does_not_answer_holds_up_nobody_and_gets_all_once_it_does(
     forwarding: Any, loggen: Path, deaf: str
@@ -197,6 +199,7 @@ def kill(daemon: Any, victim: str) -> None:
             os.kill(one["pid"], signal.SIGKILL)
 
 
+@pytest.mark.calm
 async def test_many_containers_share_one_connection_to_a_fluentd(forwarding: Any) -> None:
     async with ForwardPeer() as peer:
         options = fluentd(peer.address)
@@ -208,6 +211,7 @@ async def test_many_containers_share_one_connection_to_a_fluentd(forwarding: Any
         assert len(peer.connections) == 1
 
 
+@pytest.mark.calm
 async def test_a_fluent_server_that_is_not_ours_gets_dockers_record(forwarding: Any) -> None:
     async with FluentServer() as server:
         options = [*fluentd(server.address), "--log-opt", "tag=t.{{.Name}}", "--name", "web"]
@@ -235,6 +239,7 @@ def syslog(address: str) -> list[str]:
     return ["--log-driver", "syslog", *(word for one in options for word in ("--log-opt", one))]
 
 
+@pytest.mark.calm
 @pytest.mark.parametrize(
     "how", ["tcp", "unixgram", *(pytest.param(how, marks=pytest.mark.soak) for how in ("unix", "udp"))]
 )
@@ -248,6 +253,7 @@ def test_rsyslog_gets_every_line(forwarding: Any, loggen: Path, rsyslog: Rsyslog
     assert sorted(arrived) == list(range(LINES)) or how == "udp"
 
 
+@pytest.mark.calm
 def test_rsyslog_that_is_away_for_a_while_gets_what_it_has_missed(
     forwarding: Any, loggen: Path, rsyslog: Rsyslog
 ) -> None:
@@ -279,6 +285,7 @@ def test_json_file_has_each_line_once_although_processes_are_killed(forwarding: 
     assert {one["stream"] for one in lines} == {"stdout"}
 
 
+@pytest.mark.calm
 def test_logs_works_with_every_driver_while_the_destination_is_down_and_after_the_end(forwarding: Any) -> None:
     down = {
         "fluentd": "fluentd-address=127.0.0.1:9",

@@ -27,6 +27,7 @@ def forwarders(daemon: Any) -> dict[str, dict[str, Any]]:
     return {one["plugin"]: one for one in found}
 
 
+@pytest.mark.calm
 def test_every_line_of_both_streams_arrives_at_its_position(run: Any, probe: Any, drivers: Any) -> None:
     target = probe()
     container = run("printf 'one\\n\\ntwo\\nrest'; echo oops >&2", "--log-driver", "probe", *target.options())
@@ -36,6 +37,7 @@ def test_every_line_of_both_streams_arrives_at_its_position(run: Any, probe: Any
     assert (account["captured"], account["delivered"], account["difference"]) == (18, 18, 0)
 
 
+@pytest.mark.calm
 def test_a_destination_that_is_down_stops_neither_the_start_nor_the_container(
     run: Any, probe: Any, drivers: Any, forwarding: Any
 ) -> None:
@@ -53,6 +55,7 @@ def test_a_destination_that_is_down_stops_neither_the_start_nor_the_container(
     assert account["difference"] == 0
 
 
+@pytest.mark.calm
 def test_what_was_acknowledged_before_a_reset_is_not_sent_again(run: Any, probe: Any, drivers: Any) -> None:
     target = probe()
     target.behave("reset")
@@ -63,6 +66,7 @@ def test_what_was_acknowledged_before_a_reset_is_not_sent_again(run: Any, probe:
     assert target.texts() == numbered(1000)
 
 
+@pytest.mark.calm
 def test_a_destination_that_never_answers_is_tried_again_after_the_deadline(run: Any, probe: Any, drivers: Any) -> None:
     target = probe()
     target.behave("hang")
@@ -73,6 +77,7 @@ def test_a_destination_that_never_answers_is_tried_again_after_the_deadline(run:
     assert target.texts() == ["one"]
 
 
+@pytest.mark.calm
 def test_a_rejected_record_is_a_dead_letter_and_the_others_arrive(
     run: Any, probe: Any, drivers: Any, forwarding: Any
 ) -> None:
@@ -88,6 +93,7 @@ def test_a_rejected_record_is_a_dead_letter_and_the_others_arrive(
     assert [json.loads(line)["line"] for line in letters.read_text().splitlines()] == ["bad two", "bad four"]
 
 
+@pytest.mark.calm
 def test_a_record_that_breaks_the_connection_each_time_is_found_and_set_aside(
     run: Any, probe: Any, drivers: Any
 ) -> None:
@@ -156,6 +162,7 @@ def test_a_removed_container_answers_at_once_and_its_backlog_arrives_after_a_res
     wait_until(lambda: not any((forwarding.data_root / "draining").iterdir()))
 
 
+@pytest.mark.calm
 def test_a_container_run_with_rm_delivers_its_last_line(probe: Any, forwarding: Any) -> None:
     target = probe()
     target.behave("refuse")
@@ -191,6 +198,7 @@ def test_no_line_is_lost_or_out_of_order_when_a_process_is_killed_again_and_agai
     assert account["difference"] == 0
 
 
+@pytest.mark.calm
 def test_drivers_come_and_go_while_the_container_runs(run: Any, probe: Any, drivers: Any, forwarding: Any) -> None:
     first, second = probe("first"), probe("second")
     container = run("i=0; while true; do i=$((i+1)); echo line $i; sleep 0.02; done", "--log-driver", "local")
@@ -218,7 +226,8 @@ def test_undelivered_segments_are_kept_up_to_the_budget_and_the_loss_beyond_it_i
     options = [word for one in limits for word in ("--log-opt", one)]
     container = run(COUNT.format(n=50_000), "--log-driver", "local,probe", *options, *target.options())
     forwarding.docker("wait", container)
-    waiting = drivers(container)["probe"]
+    printed = sum(len(f"{line}\n") for line in numbered(50_000))  # the last of it may come after the exit
+    waiting = wait_until(lambda: (one := drivers(container)["probe"])["captured"] == printed and one)
     assert 150_000 < waiting["buffered"] <= 240_000
     target.behave("well")
     account = settled(drivers, container)
@@ -230,6 +239,7 @@ def test_undelivered_segments_are_kept_up_to_the_budget_and_the_loss_beyond_it_i
     assert len(arrived) == len(set(arrived))
 
 
+@pytest.mark.calm
 def test_what_was_kept_for_a_driver_goes_once_it_has_it(run: Any, probe: Any, drivers: Any, forwarding: Any) -> None:
     target = probe()
     target.behave("refuse")
@@ -248,6 +258,7 @@ def test_what_was_kept_for_a_driver_goes_once_it_has_it(run: Any, probe: Any, dr
     assert len(target.texts()) == 40_000
 
 
+@pytest.mark.calm
 def test_with_mode_blocking_the_container_waits_for_its_driver_and_nothing_is_dropped(
     run: Any, probe: Any, drivers: Any, forwarding: Any
 ) -> None:
@@ -267,6 +278,7 @@ def test_with_mode_blocking_the_container_waits_for_its_driver_and_nothing_is_dr
     assert len(target.texts()) == 600_000
 
 
+@pytest.mark.calm
 def test_a_plugin_that_is_broken_is_named_and_the_others_work(forwarding: Any) -> None:
     found = json.loads(forwarding.logd("plugins", "--format", "json").stdout)
     broken = {one["plugin"]: one["reason"] for one in found["broken"]}
@@ -274,6 +286,7 @@ def test_a_plugin_that_is_broken_is_named_and_the_others_work(forwarding: Any) -
     assert "probe" in {one["name"] for one in found["drivers"]}
 
 
+@pytest.mark.calm
 @pytest.mark.parametrize(
     ("options", "words"),
     [

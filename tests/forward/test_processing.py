@@ -7,6 +7,7 @@ import signal
 from pathlib import Path
 from typing import Any
 
+import pytest
 from probing import wait_until
 
 TRACE = ["Traceback (most recent call last):", '  File "x.py", line 1, in f', "    g()", "ValueError: secret"]
@@ -29,6 +30,7 @@ def settled(drivers: Any, container: str) -> dict[str, Any]:
     return wait_until(lambda: (found := drivers(container)[NAME]) and not found["buffered"] and found)
 
 
+@pytest.mark.calm
 def test_lines_are_joined_chosen_and_masked_and_what_is_left_out_is_accounted_for(
     run: Any, drivers: Any, forwarding: Any
 ) -> None:
@@ -43,6 +45,7 @@ def test_lines_are_joined_chosen_and_masked_and_what_is_left_out_is_accounted_fo
     assert forwarding.docker("logs", container).stdout == text
 
 
+@pytest.mark.calm
 def test_a_marker_tells_of_suppressed_lines_while_the_container_is_silent(
     run: Any, drivers: Any, forwarding: Any
 ) -> None:
@@ -70,16 +73,19 @@ def test_a_record_that_is_held_back_while_the_forwarder_is_killed_is_joined_agai
     assert account["difference"] == 0
 
 
+@pytest.mark.calm
 def test_a_line_that_waits_for_more_is_sent_when_nothing_comes(run: Any, forwarding: Any) -> None:
     container = run("echo START 1; echo a; sleep 999", *opts("multiline-start=^START", "multiline-flush=200ms"))
     wait_until(lambda: sent(forwarding, container) == ["START 1\na"])
 
 
+@pytest.mark.calm
 def test_wrong_options_of_a_processor_are_refused_at_create(forwarding: Any) -> None:
     refused = forwarding.docker("create", *opts("redact=("), "busybox", check=False)
     assert re.search(r"redact: invalid regular expression '\('", refused.stderr)
 
 
+@pytest.mark.calm
 def test_lines_that_come_one_by_one_within_the_time_are_one_record(run: Any, drivers: Any, forwarding: Any) -> None:
     script = "for n in 1 2 3 4; do echo START $n; for m in a b c; do sleep 0.3; echo $m; done; done"
     container = run(script, *opts("multiline-start=^START", "multiline-flush=2s", "flush-interval=0s"))
