@@ -271,11 +271,8 @@ async def test_a_plugin_is_told_of_the_container_as_docker_tells_it(plugin: Dock
     await driver.send(batch_of(info, 0, 10))
     await driver.close()
     assert pipes(tmp_path) == []
-    assert [one["method"] for one in plugin.calls()] == [
-        "Plugin.Activate",
-        "LogDriver.StartLogging",
-        "LogDriver.StopLogging",
-    ]
+    assert plugin.calls()[0]["method"] == "Plugin.Activate"  # a daemon that lists what is there asks that too
+    assert [one["method"] for one in plugin.calls("LogDriver")] == ["LogDriver.StartLogging", "LogDriver.StopLogging"]
     start, stop = plugin.calls("Logging")
     assert start["body"] == {
         "File": str(pipe),
@@ -523,6 +520,8 @@ class Plugins(Target):
 class TestConformance(DriverConformance):
     driver = ConformingDriver
     is_networked = False
+    send_timeout_s = 10.0
+    patience_s = 60.0
 
     @pytest.fixture
     def target(self, tmp_path: Path) -> Iterator[Target]:

@@ -229,7 +229,7 @@ def test_a_plugin_is_added_and_removed_while_the_container_runs(
     assert plugin.texts(container)[:3] == ["line 1", "line 2", "line 3"]
     assert plugin.calls("StartLogging")[-1]["body"]["Info"]["Config"] == {"key": "value"}
     forwarding.logd("log", "driver", "remove", container, "x")
-    wait_until(lambda: plugin.calls()[-1]["method"] == "LogDriver.StopLogging")
+    wait_until(lambda: plugin.calls("LogDriver")[-1]["method"] == "LogDriver.StopLogging")
     assert set(drivers(container)) == set()
 
 
