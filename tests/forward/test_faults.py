@@ -1,0 +1,45 @@
+"""Destinations that fail in every way while a container prints 2,000 lines a second: see faults.py."""
+
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import pytest
+from faults import LONG, SHORT, judge, pairs, run
+
+LOGGEN_SOURCE = Path(__file__).parents[2] / "bench" / "loggen.c"
+BRIEF = {
+    "away for 5 s": ["journald", "syslog tls", "gelf tcp"],
+    "acknowledges half": ["fluentd", "splunk"],
+    "resets mid-batch": ["fluentd tls", "syslog tcp", "gelf tls"],
+    "bad certificates": ["splunk tls", "fluentd tls"],
+    "--rm, away for long": ["journald", "splunk", "fluentd"],
+    "processes killed": ["journald", "syslog tcp", "fluentd", "splunk"],
+}
+"""What the short form has; make soak has every pair."""
+
+
+@pytest.fixture(scope="module")
+def loggen(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    target = tmp_path_factory.mktemp("loggen") / "loggen"
+    subprocess.run(["gcc", "-O2", "-static", "-o", target, LOGGEN_SOURCE], check=True)
+    target.parent.chmod(0o777)
+    return target
+
+
+@pytest.mark.parametrize("fault", BRIEF)
+async def test_no_fault_of_a_destination_costs_a_line_or_holds_up_a_container(
+    shared_busybox: Any, loggen: Path, tmp_path: Path, fault: str
+) -> None:
+    for row in await run(shared_busybox, loggen, tmp_path, BRIEF[fault], SHORT[fault]):
+        judge(row, SHORT[fault])
+
+
+@pytest.mark.soak
+@pytest.mark.timeout(600)
+@pytest.mark.parametrize(("destination", "fault"), pairs(LONG))
+async def test_no_fault_of_a_destination_that_lasts_costs_a_line_or_holds_up_a_container(
+    shared_busybox: Any, loggen: Path, tmp_path: Path, destination: str, fault: str
+) -> None:
+    for row in await run(shared_busybox, loggen, tmp_path, [destination], LONG[fault]):
+        judge(row, LONG[fault])
