@@ -634,7 +634,7 @@ async def test_a_full_queue_of_a_unix_socket_is_waited_for(receiver: socket.sock
 
 
 async def test_datagrams_are_spaced_so_that_rsyslogd_keeps_up(rsyslog: Rsyslog) -> None:
-    """As fast as they can be sent, most of such lines were lost in its buffer. Without CPU time it may lose some still."""
+    """As fast as they can be sent, most of such lines were lost in its buffer. Without CPU time some may be still."""
     who = container()
     lines = numbered(0, 4_000, width=1000)
     async with driver(rsyslog.address("udp")) as made:
