@@ -183,11 +183,11 @@ def test_a_follower_survives_the_removal_of_its_container(ask, container, shared
     assert answer.read() == b""
 
 
-def test_a_slow_follower_that_falls_behind_is_cut_off_with_an_error(ask, container):
+def test_a_slow_follower_that_falls_behind_is_cut_off_with_an_error(ask, container, shared_busybox):
     script = "sleep 0.5; seq 1 400000; sleep 0.5"
     identifier = container(script, "--log-opt", "max-size=64k", "--log-opt", "max-file=2", wait=False)
     answer = ask("GET", f"/containers/{identifier}/logs", stdout=1, follow=1)
-    time.sleep(4)
+    shared_busybox.docker("wait", identifier)
     sent = frames(answer)
     stream, message = sent[-1]
     assert stream == 3
