@@ -28,6 +28,8 @@ FROM = click.option(
 )
 DROP = click.option("--drop", is_flag=True, help="Don't wait until a driver that goes has delivered what there is.")
 ONE = click.argument("container", type=CONTAINER)
+SIZES = ("DELIVERED", "UNCONFIRMED", "WAITING")
+TITLES = ("NAME", "DRIVER", "STATE", *SIZES, "LAG", "DROPPED", "RETRIES", "OFF BY", "ERROR")
 
 
 @click.group()
@@ -143,16 +145,17 @@ def plugins(client: Client, *, form: str) -> None:
 
 def print_drivers(drivers: Sequence[Mapping[str, Any]]) -> None:
     """Print a line for each of a container's drivers."""
-    titles = ("NAME", "DRIVER", "STATE", "DELIVERED", "UNCONFIRMED", "WAITING", "DROPPED", "RETRIES", "OFF BY", "ERROR")
-    print_table(titles, [_row(one) for one in drivers])
+    print_table(TITLES, [_row(one) for one in drivers])
 
 
 def _row(one: Mapping[str, Any]) -> Sequence[str]:
     size: Callable[[str], str] = lambda key: format_size(one.get(key, 0))  # noqa: E731
     dropped = ", ".join(f"{format_size(count)} {reason}" for reason, count in one.get("dropped", {}).items()) or "0B"
     state = one["state"] if one["forwarder"] in {"running", "none"} else one["forwarder"]
-    numbers = (size("delivered"), size("unconfirmed"), size("buffered"), dropped, str(one.get("retries", 0)))
-    return (one["name"], one["driver"], state, *numbers, str(one.get("difference", 0)), one["error"])
+    lag = f"{one.get('lag_s', 0.0):.1f}s"
+    sizes = (size("delivered"), size("unconfirmed"), size("buffered"))
+    counts = (str(one.get("retries", 0)), str(one.get("difference", 0)))
+    return (one["name"], one["driver"], state, *sizes, lag, dropped, *counts, one["error"])
 
 
 def _change(

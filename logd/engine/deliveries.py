@@ -6,6 +6,7 @@ file, and moves with it; a forwarder that dies loses nothing.
 
 import asyncio
 import logging
+import time
 from collections.abc import Iterable
 from typing import Any, Final
 
@@ -30,6 +31,8 @@ NOW: Final = "now"
 DRAIN_LOOK_S: Final = 0.05
 WELL: Final = ("idle", "delivering", "starting")
 """States of a delivery, or of its forwarder, in which nothing is wrong."""
+NO_ANSWER: Final = "no answer"
+"""The state of a delivery whose forwarder is held up, by a driver that does not give its loop back."""
 
 
 class Deliveries:
@@ -177,11 +180,12 @@ class Deliveries:
             shown.append({
                 "name": route.name,
                 "driver": route.driver,
-                "state": said.get("state", "idle"),
+                "state": said.get("state", NO_ANSWER if said.get("forwarder") == "running" else "idle"),
                 "forwarder": said.get("forwarder", "none"),
                 "error": said.get("error", ""),
                 "error_ns": said.get("error_ns", 0),
-                "oldest_ns": said.get("oldest_ns", 0),
+                "oldest_ns": (oldest_ns := said.get("oldest_ns", 0)),
+                "lag_s": max(0.0, (time.time_ns() - oldest_ns) / 1e9) if oldest_ns else 0.0,
                 **accounts.get(route.name, {}),
             })  # fmt: skip
         return shown
@@ -191,7 +195,7 @@ class Deliveries:
         found = []
         for key, said in (await self._forwarding.status()).items():
             attachment = self._forwarding.find(key)
-            state = said.get("state", "no answer") if said["forwarder"] == "running" else said["forwarder"]
+            state = said.get("state", NO_ANSWER) if said["forwarder"] == "running" else said["forwarder"]
             if attachment is None or state in WELL or (state == "waiting" and not said["error"]):
                 continue
             route = attachment.route

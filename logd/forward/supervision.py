@@ -240,9 +240,11 @@ class Forwarding:
 
     async def status(self, keys: list[str] | None = None) -> dict[str, Any]:
         """Return by key how deliveries fare: see worker.Outlet.status, and `forwarder`, the process's state."""
+        asked = [
+            one for one in self._forwarders.values() if keys is None or not one.attachments.keys().isdisjoint(keys)
+        ]  # one that hangs makes nobody wait who does not ask about it
         found: dict[str, Any] = {}
-        for forwarder in list(self._forwarders.values()):
-            said = await forwarder.status(keys)
+        for forwarder, said in zip(asked, await asyncio.gather(*(one.status(keys) for one in asked)), strict=True):
             for key in forwarder.attachments:
                 if keys is None or key in keys:
                     found[key] = {**said.get(key, {}), "forwarder": forwarder.state}

@@ -328,12 +328,12 @@ def test_log_driver_shows_and_changes_where_output_goes(peer: Peer, logd: Logd) 
         {
             "name": "audit", "driver": "fluentd", "state": "retrying", "forwarder": "running", "error": "refused",
             "delivered": 5000, "unconfirmed": 0, "buffered": 700, "dropped": {"rejected": 8}, "retries": 3,
-            "difference": 0,
+            "lag_s": 61.25, "difference": 0,
         }
     ]  # fmt: skip
     peer.routes["GET /logd/containers/web/drivers"] = lambda _: (200, drivers)
     assert [line.split() for line in logd("log", "driver", "ls", "web").stdout.splitlines()][1] == [
-        "audit", "fluentd", "retrying", "5kB", "0B", "700B", "8B", "rejected", "3", "0", "refused",
+        "audit", "fluentd", "retrying", "5kB", "0B", "700B", "61.2s", "8B", "rejected", "3", "0", "refused",
     ]  # fmt: skip
     assert json.loads(logd("log", "driver", "ls", "--format", "json", "web").stdout) == drivers
     for method, path in (("PUT", ""), ("POST", ""), ("DELETE", "/audit")):

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from faults import build_loggen
 from probing import PLUGIN, Probe
 
 
@@ -62,3 +63,9 @@ def drivers(forwarding: Any) -> Callable[[str], dict[str, Any]]:
         return {one["name"]: one for one in shown}
 
     return show
+
+
+@pytest.fixture(scope="session")
+def loggen(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The generator of numbered lines, alone in a folder that containers may write to."""
+    return build_loggen(tmp_path_factory.mktemp("loggen"))

@@ -1,8 +1,8 @@
 """Containers that print 2,000 lines a second to a destination with faults: what arrives, and whether a write waited.
 
 python tests/forward/faults.py [DESTINATIONS [FAULTS]]: the long form, a row of the table for each pair. Both are lists
-with commas; all, where there is none. The tests run some in a short form. Needs root, docker's command line, gcc, and the
-servers of tests/drivers.
+with commas; all, where there is none. The tests run some in a short form. Needs root, docker's command line, gcc, and
+the servers of tests/drivers.
 
 A row: lines printed, lost, doubled (only those of a batch without acknowledgement may be), doubled although they were
 acknowledged, the container's longest write(2), and by how many bytes the account is off.
@@ -11,10 +11,12 @@ acknowledged, the container's longest write(2), and by how many bytes the accoun
 import asyncio
 import contextlib
 import json
+import logging
 import os
 import random
 import secrets
 import signal
+import subprocess
 import sys
 import tempfile
 import time
@@ -43,6 +45,7 @@ from receivers import (
 from logd.logstore.progress import read_progress
 from logd.testing.faults import MUTE, REFUSE, STALL, half_answer, reset_at, slow
 
+LOGGEN_SOURCE = Path(__file__).parents[2] / "bench" / "loggen.c"
 RATE = 2000
 PATIENCE_S = 150.0
 QUIET_S = 5.0
@@ -439,20 +442,24 @@ def pairs(which: dict[str, Fault]) -> list[tuple[str, str]]:
     return [(name, one.name) for one in which.values() for name in MAKERS if one.happens_to(name)]
 
 
+def build_loggen(folder: Path) -> Path:
+    """Compile the generator, statically, for use inside a container that has its folder."""
+    folder.chmod(0o777)
+    subprocess.run(["gcc", "-O2", "-static", "-o", folder / "loggen", LOGGEN_SOURCE], check=True)
+    return folder / "loggen"
+
+
 def main() -> None:
     """Print the table, each row when it is known."""
-    import subprocess
-
     sys.path.insert(0, str(Path(__file__).parents[1]))
     from conftest import ROOT, Daemon
 
     signal.signal(signal.SIGTERM, signal.default_int_handler)
+    logging.getLogger("aiohttp").setLevel(logging.CRITICAL)  # a collector whose client was reset says so
     wanted = sys.argv[1].split(",") if len(sys.argv) > 1 else list(MAKERS)
     only = sys.argv[2].split(",") if len(sys.argv) > 2 else list(LONG)
     with tempfile.TemporaryDirectory(prefix="faults-") as scratch:
-        os.chmod(scratch, 0o777)
-        loggen = Path(scratch) / "loggen"
-        subprocess.run(["gcc", "-O2", "-static", "-o", loggen, ROOT / "bench" / "loggen.c"], check=True)
+        loggen = build_loggen(Path(scratch))
         daemon = Daemon(Path(tempfile.mkdtemp(prefix="ld-", dir="/tmp")))
         try:
             daemon.start()

@@ -1,13 +1,11 @@
 """Destinations that fail in every way while a container prints 2,000 lines a second: see faults.py."""
 
-import subprocess
 from pathlib import Path
 from typing import Any
 
 import pytest
 from faults import LONG, SHORT, judge, pairs, run
 
-LOGGEN_SOURCE = Path(__file__).parents[2] / "bench" / "loggen.c"
 BRIEF = {
     "away for 5 s": ["journald", "syslog tls", "gelf tcp"],
     "acknowledges half": ["fluentd", "splunk"],
@@ -17,14 +15,6 @@ BRIEF = {
     "processes killed": ["journald", "syslog tcp", "fluentd", "splunk"],
 }
 """What the short form has; make soak has every pair."""
-
-
-@pytest.fixture(scope="module")
-def loggen(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    target = tmp_path_factory.mktemp("loggen") / "loggen"
-    subprocess.run(["gcc", "-O2", "-static", "-o", target, LOGGEN_SOURCE], check=True)
-    target.parent.chmod(0o777)
-    return target
 
 
 @pytest.mark.parametrize("fault", BRIEF)
