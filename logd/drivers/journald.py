@@ -8,8 +8,8 @@ a journald that died is sent again. That journald has kept what it read is not c
 drops entries without a word to the sender. The ordinals show that.
 
 An entry is a datagram, as the protocol has it. Several in one, with an empty line between, are not in its
-documentation: systemd 252 takes them, half as fast again, but since 253 journald stops after the first one
-(journald-native.c: what process_entry returns is what client_context_check_keep_log said, true).
+documentation: systemd 252 takes them, half as fast again, but by its source a later journald stops after the first one
+(journald-native.c, what process_entry returns).
 """
 
 import asyncio
