@@ -241,8 +241,16 @@ class _Connection:
                 return False
             self._passed += len(data)
             if fault.bytes_per_s:
-                await asyncio.sleep(len(data) / fault.bytes_per_s)
+                await self._rest(fault, len(data) / fault.bytes_per_s)
             await self._loop.sock_sendall(upstream, data)
+
+    async def _rest(self, fault: Fault, seconds: float) -> None:
+        """Wait, but not when that fault is over."""
+        until = self._loop.time() + seconds
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout_at(until):
+                while self._proxy.fault is fault:
+                    await self._proxy.change()
 
     async def _backward(self, upstream: socket.socket) -> bool:
         """Pass what the destination says; true at its end, false once all is to end."""

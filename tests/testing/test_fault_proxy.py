@@ -193,6 +193,19 @@ async def test_a_slow_one_reads_as_much_as_was_said(scene: tuple[FaultProxy, Ech
     assert 0.2 < time.monotonic() - began < 3
 
 
+async def test_one_that_is_slow_no_more_passes_at_once_what_it_has_read(scene: tuple[FaultProxy, Echo]) -> None:
+    proxy, _ = scene
+    async with client(proxy) as (reader, writer):
+        writer.write(b"hello")
+        assert await reader.readexactly(5) == b"hello"
+        await proxy.become(slow(10))
+        writer.write(bytes(10_000))
+        await proxy.until(lambda: proxy.received > 5)
+        await proxy.become(PASS)
+        async with asyncio.timeout(20):
+            await reader.readexactly(10_000)
+
+
 async def test_it_goes_away_again_and_again(scene: tuple[FaultProxy, Echo]) -> None:
     proxy, _ = scene
     await proxy.become(restart_every(0.03, away_s=0.01))
