@@ -348,14 +348,14 @@ def faults(*, away_s: float, seconds: float, kills: int) -> dict[str, Fault]:
             Fault("acknowledges too much", acknowledges_too_much, seconds, acknowledging),
             Fault("bad certificates", bad_certificates, seconds, with_certificates, breaks=False),
             Fault("restarted every 2 s", restarted_every(2), max(seconds, 5)),
-            Fault("processes killed", nothing, kills * 1.5 + 2, breaks=False, kills=kills),
+            Fault("processes killed", nothing, kills * 2.0 + 1, breaks=False, kills=kills),
             Fault("--rm, away for long", removed(away_s), 1, breaks=False, flags=("--rm",)),
         )
     }
 
 
 LONG = faults(away_s=60, seconds=10, kills=50)
-SHORT = faults(away_s=2, seconds=2, kills=3)
+SHORT = faults(away_s=2, seconds=2, kills=2)
 
 
 async def kill_at_random(daemon: Any, times: int, trials: Sequence[Trial]) -> int:

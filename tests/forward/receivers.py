@@ -12,7 +12,6 @@ import sys
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
 
 from aiohttp import web
 
@@ -376,21 +375,22 @@ class Impostor:
             writer.close()
 
 
-MAKERS: dict[str, Callable[[Path, Certificates], Receiver]] = {
+Maker = Callable[[Path, Certificates | None], Receiver]
+MAKERS: dict[str, Maker] = {
     "journald": lambda folder, _: Journal(folder),
-    "syslog tcp": lambda folder, _: Syslog(folder),
+    "syslog tcp": Syslog,
     "syslog tls": Syslog,
-    "fluentd": lambda _, __: Fluentd(),
+    "fluentd": lambda _, certificates: Fluentd(certificates),
     "fluentd tls": lambda _, certificates: Fluentd(certificates),
-    "splunk": lambda _, __: Splunk(),
+    "splunk": lambda _, certificates: Splunk(certificates),
     "splunk tls": lambda _, certificates: Splunk(certificates),
-    "gelf tcp": lambda _, __: Gelf(),
+    "gelf tcp": lambda _, certificates: Gelf(certificates),
     "gelf tls": lambda _, certificates: Gelf(certificates),
 }
 
 
-def make_receiver(name: str, folder: Path) -> Any:
+def make_receiver(name: str, folder: Path) -> Receiver:
     """Return a receiver of that name, with files of its own below `folder`."""
     for one in (folder / "certificates", folder / "server"):
         one.mkdir(parents=True)
-    return MAKERS[name](folder / "server", Certificates(folder / "certificates"))
+    return MAKERS[name](folder / "server", Certificates(folder / "certificates") if name.endswith("tls") else None)

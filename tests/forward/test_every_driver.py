@@ -29,6 +29,8 @@ from journald_peer import message as journald_message
 from rsyslog import Rsyslog
 from splunk_peer import TOKEN, Collector
 
+pytestmark = pytest.mark.calm
+
 PRETTY = json.dumps({"level": "info", "message": "done", "list": ["a", "b,", {"x": '"', "y": "é"}]}, indent=2)
 LINES = [b"hello", b"x" * (1 << 20), *PRETTY.encode().split(b"\n")]
 OUTPUT = b"\n".join(LINES) + b"\n"
@@ -72,7 +74,7 @@ async def rsyslog(folder: Path, how: str) -> AsyncIterator[Place]:
     server = Rsyslog(folder / "rsyslog", **tls).start()
     opts = [f"syslog-address={server.address(how)}", "syslog-format=rfc5424"]
     opts += [f"syslog-tls-ca-cert={ca}"] * bool(ca)
-    opts += ["syslog-udp-rate=200"] * (how == "udp")  # what a datagram's receiver has no room for is gone
+    opts += ["syslog-udp-rate=2000"] * (how == "udp")  # what a datagram's receiver has no room for is gone
 
     def received() -> list[Record]:
         found = server.messages("web")
@@ -231,10 +233,10 @@ class Box:
 
 
 @pytest.fixture
-async def box(shared_busybox: Any, tmp_path: Path) -> AsyncIterator[Callable[..., Box]]:
+async def box(forwarding: Any, tmp_path: Path) -> AsyncIterator[Callable[..., Box]]:
     tmp_path.chmod(0o755)
-    yield lambda driver, opts: Box(shared_busybox, tmp_path, driver, opts)
-    await asyncio.to_thread(shared_busybox.docker, "rm", "-f", "web", check=False)
+    yield lambda driver, opts: Box(forwarding, tmp_path, driver, opts)
+    await asyncio.to_thread(forwarding.docker, "rm", "-f", "web", check=False)
 
 
 @pytest.mark.parametrize("destination", DESTINATIONS)
@@ -277,7 +279,7 @@ async def test_docker_logs_has_every_byte_while_the_destination_is_away_and_afte
 
 
 async def test_json_file_is_where_docker_has_it_and_the_local_driver_has_no_destination(
-    box: Callable[..., Box], shared_busybox: Any
+    box: Callable[..., Box], forwarding: Any
 ) -> None:
     one = box("json-file", ["tag={{.Name}}"])
     await one.create()
@@ -297,7 +299,7 @@ async def test_json_file_is_where_docker_has_it_and_the_local_driver_has_no_dest
     await one.has_printed()
     await one.stop()
     assert await one.logs() == OUTPUT
-    assert json.loads(shared_busybox.logd("log", "status", "--format", "json", "web").stdout)["drivers"] == []
+    assert json.loads(forwarding.logd("log", "status", "--format", "json", "web").stdout)["drivers"] == []
 
 
 class UnixConnection(http.client.HTTPConnection):
@@ -311,7 +313,7 @@ class UnixConnection(http.client.HTTPConnection):
 
 
 async def test_with_the_driver_none_a_client_that_is_attached_has_all_and_logs_are_refused_as_docker_does(
-    box: Callable[..., Box], shared_busybox: Any
+    box: Callable[..., Box], forwarding: Any
 ) -> None:
     one = box("none", [])
     run = ["run", "--name", "web", "--network", "none", "-v", f"{one.folder}:/w", *one.flags, "busybox"]
@@ -319,7 +321,7 @@ async def test_with_the_driver_none_a_client_that_is_attached_has_all_and_logs_a
     words = "configured logging driver does not support reading"
     refused = await one.docker("logs", "web", check=False)
     assert refused.stderr.decode().strip() == f"Error response from daemon: {words}"
-    connection = UnixConnection(shared_busybox.socket)
+    connection = UnixConnection(forwarding.socket)
     connection.request("GET", "/v1.41/containers/web/logs?stdout=1")
     answer = connection.getresponse()
     assert (answer.status, json.loads(answer.read())) == (501, {"message": words})
