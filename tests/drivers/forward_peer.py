@@ -12,6 +12,7 @@ import shutil
 import ssl
 import subprocess
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -190,7 +191,8 @@ class ForwardPeer:
         except (ConnectionError, asyncio.CancelledError):
             pass
         finally:
-            writer.transport.abort()
+            with suppress(AttributeError):  # CPython 3.11.2's, for a TLS connection that is closed already
+                writer.transport.abort()
             await self._changed()
 
     async def _read(self, connection: Connection) -> None:

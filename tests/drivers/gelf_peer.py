@@ -10,6 +10,7 @@ import socket
 import ssl
 import struct
 import zlib
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -161,7 +162,8 @@ class TcpInput:
         if self._server:
             self._server.close()
             for one in self.connections:
-                one.transport.abort()
+                with suppress(AttributeError):  # CPython 3.11.2's, for a TLS connection that is closed already
+                    one.transport.abort()
             await self._server.wait_closed()
         self.connections.clear()
         self._server = None

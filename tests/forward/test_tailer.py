@@ -111,13 +111,23 @@ class Printer:
         self._pipe.close()
 
 
-@pytest.mark.parametrize(("kills", "restarts"), [(6, 2), pytest.param(50, 10, marks=pytest.mark.soak)])
+@pytest.fixture
+def printers() -> Iterator[list[Printer]]:
+    made: list[Printer] = []
+    yield made
+    for one in made:
+        one.end()
+
+
+@pytest.mark.soak
+@pytest.mark.parametrize(("kills", "restarts"), [(6, 2), (50, 10)])
 @pytest.mark.timeout(600)
 def test_a_tailer_by_inode_and_offset_ships_each_line_once_whenever_the_forwarder_is_killed(
-    run: Any, forwarding: Any, tmp_path: Path, tailers: list[Tailer], kills: int, restarts: int
+    run: Any, forwarding: Any, tmp_path: Path, printers: list[Printer], tailers: list[Tailer], kills: int, restarts: int
 ) -> None:
     options = ["--log-driver", "json-file", "--log-opt", f"max-size={MAX_SIZE}", "--log-opt", "max-file=4"]
     printer = Printer(run, tmp_path, *options)
+    printers.append(printer)
     file = Path(forwarding.docker("inspect", "--format", "{{.LogPath}}", printer.container).stdout.strip())
     tailer = Tailer(tmp_path / "tailer", str(file))
     tailers.append(tailer)
