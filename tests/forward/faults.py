@@ -51,7 +51,7 @@ PATIENCE_S = 150.0
 QUIET_S = 5.0
 """What has not come after so long without any arrival is lost."""
 AT_ONCE = 3
-"""How many destinations the program tries at a time."""
+"""How many destinations are tried at a time in the long form."""
 LONGEST_WRITE_MS = 1000.0
 """A container that waits for a destination waits for seconds; on a busy machine a write may be late by itself."""
 
@@ -437,9 +437,10 @@ def judge(row: Row, fault: Fault) -> None:
         assert row.doubled == 0, row
 
 
-def pairs(which: dict[str, Fault]) -> list[tuple[str, str]]:
-    """Return each destination with each fault that can happen to it."""
-    return [(name, one.name) for one in which.values() for name in MAKERS if one.happens_to(name)]
+def groups(fault: Fault, wanted: Sequence[str] = tuple(MAKERS)) -> list[list[str]]:
+    """Return the destinations that a fault can happen to, some at a time."""
+    them = [one for one in wanted if fault.happens_to(one)]
+    return [them[at : at + AT_ONCE] for at in range(0, len(them), AT_ONCE)]
 
 
 def build_loggen(folder: Path) -> Path:
@@ -470,15 +471,13 @@ def main() -> None:
             print(
                 "destination  fault  printed  lost  doubled  again  order  longest write ms  retries  off by  settled s"
             )
-            for name, fault in LONG.items():
-                together = [one for one in wanted if fault.happens_to(one) and name in only]
+            for fault in (LONG[one] for one in only):
                 with tempfile.TemporaryDirectory(dir=scratch) as folder:
-                    groups = [together[at : at + AT_ONCE] for at in range(0, len(together), AT_ONCE)]
-                    for number, group in enumerate(groups):
+                    for number, group in enumerate(groups(fault, wanted)):
                         try:
                             rows = asyncio.run(run(daemon, loggen, Path(folder) / str(number), group, fault))
                         except Exception as error:
-                            print(f"{', '.join(group)} | {name} | FAILED: {type(error).__name__} {error}", flush=True)
+                            print(f"{', '.join(group)} | {fault.name} | FAILED: {type(error).__name__} {error}")
                             continue
                         for row in rows:
                             show(row, fault)
