@@ -145,7 +145,8 @@ class Trial:
         assert report["lines"] == self.lines
         account: dict[str, Any] = {"retries": 0, "difference": None}
         if "--rm" in self.flags:
-            await until(lambda: not any((self.daemon.data_root / "draining").iterdir()), f"{self.name}: it is not over")
+            places = [self.daemon.data_root / name / self.id for name in ("containers", "draining")]
+            await until(lambda: not any(one.exists() for one in places), f"{self.name}: it is not over")
         else:
             assert (await self.docker("wait", self.id)) == "0\n"
             while (account := await self.account())["buffered"]:

@@ -149,7 +149,7 @@ def test_a_plugin_that_refuses_later_has_its_words_shown_and_gets_all_once_it_do
     container = forwarding.docker(*create).stdout.strip()
     plugin.behave("refuse the server is out of order")
     forwarding.docker("start", container)
-    failing = wait_until(lambda: (one := drivers(container)[plugin.name])["retries"] and one)
+    failing = wait_until(lambda: (one := drivers(container)[plugin.name])["error"] and one)
     assert failing["error"] == "error creating logger: the server is out of order"
     plugin.behave("well")
     settled(drivers, container, plugin.name)

@@ -45,7 +45,7 @@ def test_a_destination_that_is_down_stops_neither_the_start_nor_the_container(
     target.behave("refuse")
     container = run(COUNT.format(n=1000), "--log-driver", "probe", *target.options())
     assert forwarding.docker("wait", container).stdout == "0\n"
-    failing = wait_until(lambda: (one := drivers(container)["probe"])["retries"] and one)
+    failing = wait_until(lambda: (one := drivers(container)["probe"])["error"] and one)
     assert (failing["state"], failing["error"], failing["delivered"]) == ("retrying", "nobody listens", 0)
     assert failing["buffered"] == failing["captured"] > 0
     assert forwarding.docker("logs", "--tail", "1", container).stdout == "line 1000\n"
