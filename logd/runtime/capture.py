@@ -22,6 +22,8 @@ LONGEST_PAUSE_S: Final = 0.004
 """While only one stream comes, the pause is doubled up to this until batches are no longer small: where many containers
 share few cores each writes little in 0.3 ms, and waking for it costs more than moving it."""
 SMALL_BATCH_BYTES: Final = 256 << 10
+LARGE_BATCH_BYTES: Final = 640 << 10
+"""A pipe this full is emptied at once, and the pause begins anew: the container must not find it full."""
 CALM_BATCH_BYTES: Final = 8 << 10
 """A batch that stays below this in spite of the pause ends the busy period: 8 KiB in 0.3 ms are 27 MB/s."""
 NS_PER_BYTE_ALONE: Final = 500
@@ -129,10 +131,10 @@ class Capture:
             return
         if moved < CALM_BATCH_BYTES and not is_alone:
             self._busy = False
-        elif moved >= SMALL_BATCH_BYTES:
+        elif moved >= LARGE_BATCH_BYTES:
             self._pause = PAUSE_S
         else:
-            if is_alone and self._pause < LONGEST_PAUSE_S:
+            if is_alone and moved < SMALL_BATCH_BYTES and self._pause < LONGEST_PAUSE_S:
                 self._pause += self._pause
             time.sleep(self._pause)
 
