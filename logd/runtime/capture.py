@@ -10,7 +10,7 @@ from typing import Final
 
 from logd.logstore.writer import StoreWriter
 from logd.record import STDERR, STDOUT
-from logd.runtime.pipes import PIPE_BYTES
+from logd.runtime.pipes import PIPE_BYTES, capacity
 
 RATE_WINDOW: Final = 16
 BUSY_WINDOW_NS: Final = RATE_WINDOW * 50_000
@@ -22,7 +22,7 @@ LONGEST_PAUSE_S: Final = 0.004
 """While only one stream comes, the pause is doubled up to this until batches are no longer small: where many containers
 share few cores each writes little in 0.3 ms, and waking for it costs more than moving it."""
 SMALL_BATCH_BYTES: Final = 256 << 10
-LARGE_BATCH_BYTES: Final = 640 << 10
+FULL_PARTS: Final = 5, 8
 """A pipe this full is emptied at once, and the pause begins anew: the container must not find it full."""
 CALM_BATCH_BYTES: Final = 8 << 10
 """A batch that stays below this in spite of the pause ends the busy period: 8 KiB in 0.3 ms are 27 MB/s."""
@@ -58,12 +58,14 @@ class Capture:
         self._window_began_ns = 0
         self._busy = False
         self._pause = PAUSE_S
+        self._full = PIPE_BYTES
         self._latest = 0
         """The stream of the last batch."""
         self._alone = 0
         """How many batches in a row were of that stream."""
         for source in sources:
             self.sources[source.pipe] = source
+            self._full = capacity(source.pipe) * FULL_PARTS[0] // FULL_PARTS[1]
             if source.staged:
                 self._store(source)
 
@@ -131,7 +133,7 @@ class Capture:
             return
         if moved < CALM_BATCH_BYTES and not is_alone:
             self._busy = False
-        elif moved >= LARGE_BATCH_BYTES:
+        elif moved >= self._full:
             self._pause = PAUSE_S
         else:
             if is_alone and moved < SMALL_BATCH_BYTES and self._pause < LONGEST_PAUSE_S:

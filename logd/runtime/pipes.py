@@ -27,6 +27,11 @@ def pipe_size(memory_limit: int) -> int:
     return size
 
 
+def capacity(pipe: int) -> int:
+    """Return how many bytes a pipe holds."""
+    return fcntl.fcntl(pipe, fcntl.F_GETPIPE_SZ)
+
+
 def widen(pipe: int, size: int) -> None:
     """Give a pipe its capacity; a host's limit (pipe-user-pages-soft) makes it a smaller one, not an error."""
     while size > SMALLEST_PIPE_BYTES:
