@@ -7,8 +7,6 @@ import pytest
 from faults import LONG, SHORT, groups, judge, run
 
 BRIEF = {
-    "away for 5 s": ["journald", "syslog tls", "gelf tcp"],
-    "accepts, never reads": ["journald", "fluentd"],
     "acknowledges half": ["fluentd", "splunk"],
     "resets mid-batch": ["fluentd tls", "splunk"],
     "bad certificates": ["gelf tls"],
