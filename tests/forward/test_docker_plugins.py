@@ -190,6 +190,7 @@ def test_a_plugin_that_never_reads_holds_up_neither_the_container_nor_another_dr
     assert plugin.texts(container) == numbered(20_000)
 
 
+@pytest.mark.soak
 def test_nothing_is_lost_when_the_forwarder_is_killed_again_and_again(
     plugin: DockerPlugin, run: Any, drivers: Any, forwarding: Any
 ) -> None:

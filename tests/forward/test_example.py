@@ -78,6 +78,7 @@ def test_an_option_of_the_driver_is_checked_when_the_container_is_created(daemon
     assert refused.returncode == 1
 
 
+@pytest.mark.soak
 def test_the_examples_own_tests_pass_with_what_is_installed(installed: Path) -> None:
     command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", str(LOKI / "tests")]
     done = subprocess.run(

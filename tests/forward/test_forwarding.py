@@ -173,7 +173,7 @@ def test_a_container_run_with_rm_delivers_its_last_line(probe: Any, forwarding: 
     wait_until(lambda: target.texts() == ["last words"])
 
 
-@pytest.mark.parametrize("victim", ["forwarder", "daemon"])
+@pytest.mark.parametrize("victim", ["forwarder", pytest.param("daemon", marks=pytest.mark.soak)])
 def test_no_line_is_lost_or_out_of_order_when_a_process_is_killed_again_and_again(
     run: Any, probe: Any, drivers: Any, forwarding: Any, victim: str
 ) -> None:
