@@ -8,7 +8,7 @@ import socket
 import struct
 import termios
 import time
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, suppress
 from datetime import datetime
 from pathlib import Path
@@ -17,6 +17,7 @@ import pytest
 from certificates import encrypt_key, make_ca, make_certificate
 from hypothesis import given
 from hypothesis import strategies as st
+from listening import Listener, until
 from rsyslog import Rsyslog
 
 from logd.batch import Batch, ContainerInfo, Group
@@ -441,33 +442,6 @@ async def test_a_container_cannot_forge_a_message_with_a_line_that_rsyslog_finds
 # -- streams: what is lost and what is not -------------------------------------------------------------------------
 
 
-class Listener:
-    """A server whose every step the test decides. `take` accepts a connection."""
-
-    def __init__(self, where: str | Path = "", port: int = 0, receive_buffer: int = 0) -> None:
-        self._loop = asyncio.get_running_loop()
-        self._socket = socket.socket(socket.AF_UNIX if where else socket.AF_INET)
-        self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        if receive_buffer:
-            self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_buffer)
-        self._socket.bind(str(where) if where else ("127.0.0.1", port))
-        self._socket.listen()
-        self._socket.setblocking(False)
-        self.port = 0 if where else self._socket.getsockname()[1]
-        self.address = f"unix://{where}" if where else f"tcp://127.0.0.1:{self.port}"
-        self._taken: list[socket.socket] = []
-
-    async def take(self) -> socket.socket:
-        async with asyncio.timeout(TIMEOUT_S):
-            taken, _ = await self._loop.sock_accept(self._socket)
-        self._taken.append(taken)
-        return taken
-
-    def close(self) -> None:
-        for one in (self._socket, *self._taken):
-            one.close()
-
-
 @pytest.fixture
 async def listeners() -> AsyncIterator[list[Listener]]:
     made: list[Listener] = []
@@ -505,12 +479,6 @@ def unread(taken: socket.socket) -> int:
 def reset(taken: socket.socket) -> None:
     taken.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
     taken.close()
-
-
-async def until(condition: Callable[[], bool]) -> None:
-    async with asyncio.timeout(TIMEOUT_S):
-        while not condition():
-            await asyncio.sleep(0.005)
 
 
 async def settled(taken: socket.socket) -> int:

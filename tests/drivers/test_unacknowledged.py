@@ -9,12 +9,13 @@ import socket
 import struct
 import termios
 import time
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from typing import Any
 
 import pytest
+from listening import Listener, until
 
 from logd.batch import Batch, ContainerInfo, Group
 from logd.driver import parse_options
@@ -121,39 +122,9 @@ async def deliver(made: UnacknowledgedDriver[Any], one: Batch) -> int:
     raise AssertionError
 
 
-async def until(condition: Callable[[], bool]) -> None:
-    async with asyncio.timeout(TIMEOUT_S):
-        while not condition():
-            await asyncio.sleep(0.005)
-
-
-class Listener:
-    """A server whose every step the test decides. `take` accepts a connection."""
-
-    def __init__(self) -> None:
-        self._loop = asyncio.get_running_loop()
-        self._socket = socket.socket()
-        self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1 << 16)
-        self._socket.bind(("127.0.0.1", 0))
-        self._socket.listen()
-        self._socket.setblocking(False)
-        self.address = f"tcp://127.0.0.1:{self._socket.getsockname()[1]}"
-        self._taken: list[socket.socket] = []
-
-    async def take(self) -> socket.socket:
-        async with asyncio.timeout(TIMEOUT_S):
-            taken, _ = await self._loop.sock_accept(self._socket)
-        self._taken.append(taken)
-        return taken
-
-    def close(self) -> None:
-        for one in (self._socket, *self._taken):
-            one.close()
-
-
 @pytest.fixture
 async def listener() -> AsyncIterator[Listener]:
-    one = Listener()
+    one = Listener(receive_buffer=1 << 16)
     yield one
     one.close()
 

@@ -1,11 +1,10 @@
 """A store is opened on a disk without a free block: a real one, a tmpfs that is filled up."""
 
-import os
-import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from full_disk import fill, mounted
 from writing import BIG, abandon, put, stored
 
 from logd.logstore.fsck import verify
@@ -20,21 +19,8 @@ PAGE_ENTRIES = 4096 // ENTRY_BYTES
 
 @pytest.fixture
 def disk(tmp_path: Path) -> Iterator[Path]:
-    mount = tmp_path / "disk"
-    mount.mkdir()
-    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", mount], check=True)
-    yield mount
-    subprocess.run(["umount", "--lazy", mount], check=True)
-
-
-def fill(disk: Path) -> Path:
-    """Leave not one block free; return the file that takes them."""
-    filler = disk / "filler"
-    free = os.statvfs(disk)
-    with filler.open("wb") as file:
-        os.posix_fallocate(file.fileno(), 0, free.f_bfree * free.f_frsize)
-    assert os.statvfs(disk).f_bfree == 0
-    return filler
+    with mounted(tmp_path / "disk", "1m") as disk:
+        yield disk
 
 
 def left_with_a_full_page_of_entries(folder: Path) -> None:

@@ -48,6 +48,13 @@ def processes_named(comm: str, exec_root: Path) -> list[int]:
     return found
 
 
+def kill_all(comm: str, exec_root: Path) -> None:
+    """Kill them; one that is gone already, such as a shim's errand, is passed over."""
+    for pid in processes_named(comm, exec_root):
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)
+
+
 async def run_under_fire(
     root: Path, exec_root: Path, name: str, victims: list[str], *, kills: int, lines: int, rate: int, options: list[str]
 ) -> dict[str, object]:

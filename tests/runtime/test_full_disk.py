@@ -1,17 +1,13 @@
 """Shims on a disk without a free block, a real one: containers go on, losses are counted, the rest comes later."""
 
 import asyncio
-import os
-import signal
-import subprocess
-from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import suppress
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-import pytest_asyncio
 from bundle import delete, make_launch
-from killing import processes_named
+from full_disk import fill, mounted
+from killing import kill_all
 
 from logd.logstore.fsck import verify
 from logd.logstore.opening import open_store
@@ -31,40 +27,9 @@ TALKATIVE = ["/bin/sh", "-c", "until [ -e /w/end ]; do echo line; sleep 0.01; do
 
 
 @pytest.fixture
-def exec_root(tmp_path: Path) -> Iterator[Path]:
-    """A folder for sockets and bundles, not on the full disk; what still runs on it afterwards is ended."""
-    root = tmp_path / "exec"
-    root.mkdir()
-    yield root
-    for comm in ("logd-keeper", "logd-shim"):
-        kill_all(comm, root)
-
-
-@pytest.fixture
 def disk(tmp_path: Path) -> Iterator[Path]:
-    mount = tmp_path / "disk"
-    mount.mkdir()
-    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=16m", "tmpfs", mount], check=True)
-    yield mount
-    subprocess.run(["umount", "--lazy", mount], check=True)
-
-
-@pytest_asyncio.fixture
-async def supervisor(exec_root: Path) -> AsyncIterator[Supervisor]:
-    one = Supervisor(exec_root)
-    await one.start()
-    yield one
-    await one.close()
-
-
-def fill(disk: Path) -> Path:
-    """Leave not one block free; return the file that takes them."""
-    filler = disk / "filler"
-    free = os.statvfs(disk)
-    with filler.open("wb") as file:
-        os.posix_fallocate(file.fileno(), 0, free.f_bfree * free.f_frsize)
-    assert os.statvfs(disk).f_bfree == 0
-    return filler
+    with mounted(tmp_path / "disk", "16m") as disk:
+        yield disk
 
 
 def prepare_store(launch: Launch) -> None:
@@ -77,12 +42,6 @@ def prepare_store(launch: Launch) -> None:
         file.write(NOT_INDEXED)
     writer.close()
     (folder / "ballast").unlink()
-
-
-def kill_all(comm: str, exec_root: Path) -> None:
-    for pid in processes_named(comm, exec_root):
-        with suppress(ProcessLookupError):
-            os.kill(pid, signal.SIGKILL)
 
 
 async def until(condition: Callable[[], bool]) -> None:

@@ -1,17 +1,14 @@
 """The keeper dies, and a shim before there is another keeper: what the shim held must outlive both."""
 
 import asyncio
-import os
 import signal
 import threading
-from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import suppress
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-import pytest_asyncio
 from bundle import delete, make_launch
-from killing import build_loggen, processes_named, report, stored
+from killing import build_loggen, kill_all, processes_named, report, stored
 
 from logd.logstore.options import StoreOptions
 from logd.logstore.summary import summary
@@ -21,30 +18,6 @@ from logd.runtime.shim_client import Shim
 from logd.runtime.supervisor import Supervisor
 
 WAIT_S = 60
-
-
-@pytest.fixture
-def exec_root(tmp_path: Path) -> Iterator[Path]:
-    """A folder for sockets and bundles; what still runs on it afterwards is ended."""
-    root = tmp_path / "exec"
-    root.mkdir()
-    yield root
-    for comm in ("logd-keeper", "logd-shim"):
-        kill_all(comm, root)
-
-
-@pytest_asyncio.fixture
-async def supervisor(exec_root: Path) -> AsyncIterator[Supervisor]:
-    one = Supervisor(exec_root)
-    await one.start()
-    yield one
-    await one.close()
-
-
-def kill_all(comm: str, exec_root: Path) -> None:
-    for pid in processes_named(comm, exec_root):
-        with suppress(ProcessLookupError):
-            os.kill(pid, signal.SIGKILL)
 
 
 async def until(condition: Callable[[], bool], pause_s: float = 0.002) -> None:

@@ -6,12 +6,10 @@ import os
 import signal
 import subprocess
 import time
-from collections.abc import AsyncIterator, Iterator
 from contextlib import suppress
 from pathlib import Path
 
 import pytest
-import pytest_asyncio
 from bundle import delete, make_launch
 from killing import build_loggen, processes_named, run_under_fire
 
@@ -30,26 +28,6 @@ from logd.runtime.protocol import (
 )
 from logd.runtime.shim_client import RuntimeFailure
 from logd.runtime.supervisor import Supervisor
-
-
-@pytest.fixture
-def exec_root(tmp_path: Path) -> Iterator[Path]:
-    """A folder for sockets and bundles; what still runs on it afterwards is ended."""
-    root = tmp_path / "exec"
-    root.mkdir()
-    yield root
-    for comm in ("logd-keeper", "logd-shim"):
-        for pid in processes_named(comm, root):
-            with suppress(ProcessLookupError):
-                os.kill(pid, signal.SIGKILL)
-
-
-@pytest_asyncio.fixture
-async def supervisor(exec_root: Path) -> AsyncIterator[Supervisor]:
-    one = Supervisor(exec_root)
-    await one.start()
-    yield one
-    await one.close()
 
 
 def output(launch: Launch, stream: str = "stdout") -> bytes:
