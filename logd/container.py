@@ -16,6 +16,7 @@ import msgspec
 from logd.batch import ContainerInfo
 from logd.errors import LogdError, NotFound
 from logd.spec import ContainerSpec, HostConfig, LogConfig
+from logd.usage import Counters, Sample
 
 VERSION: Final = 1
 FILE_NAME: Final = "container.json"
@@ -24,6 +25,23 @@ EXIT_UNKNOWN: Final = 255
 
 Condition = Literal["not-running", "next-exit", "removed"]
 Status = Literal["created", "running", "paused", "restarting", "removing", "exited", "dead"]
+
+
+class Probe(msgspec.Struct, kw_only=True, frozen=True):
+    """One run of a health check: Unix nanoseconds, its exit code (-1: it did not end in time) and what it printed."""
+
+    start_ns: int
+    end_ns: int
+    exit_code: int
+    output: str
+
+
+class Health(msgspec.Struct, kw_only=True):
+    """How a container's health check fares; the newest probe is the last."""
+
+    status: Literal["starting", "healthy", "unhealthy"] = "starting"
+    failing_streak: int = 0
+    log: list[Probe] = []
 
 
 class State(msgspec.Struct, kw_only=True):
@@ -46,6 +64,10 @@ class State(msgspec.Struct, kw_only=True):
     """Why the last start failed, in the runtime's words."""
     started_ns: int = 0
     finished_ns: int = 0
+    manually_stopped: bool = False
+    """Whether a person stopped it: a restart policy then leaves it alone."""
+    health: Health | None = None
+    """None without a health check."""
 
     @property
     def status(self) -> Status:
@@ -92,6 +114,8 @@ class Record(msgspec.Struct, kw_only=True):
     state: State
     asked_logging: LogConfig | None = None
     """As it was asked for: without a type it is the daemon's default. None of a container that an older logd made."""
+    usage: Counters = msgspec.field(default_factory=Counters)
+    """Of the runs that have ended."""
 
 
 class _Version(msgspec.Struct):
@@ -125,6 +149,7 @@ class Container:
     `settling` holds between the exit of the process and the end of its output, during which waiters still wait.
     `lingering` is the shim of the last run, which may go on storing output that a process of the host still writes.
     `cleanup` removes what the last process left on the host; a start or removal waits for it.
+    `last_sample` was taken of the last run between its exit and the end of its cgroup; `usage` includes it.
     """
 
     def __init__(self, record: Record, folder: Path, exec_dir: Path) -> None:
@@ -143,6 +168,8 @@ class Container:
         self.restart_count = record.restart_count
         self.state = record.state
         self.asked_logging = record.asked_logging
+        self.usage = record.usage
+        self.last_sample: Sample | None = None
         self.dir = folder
         self.exec_dir = exec_dir
         self.lock = asyncio.Lock()
@@ -235,6 +262,7 @@ class Container:
             restart_count=self.restart_count,
             state=self.state,
             asked_logging=self.asked_logging,
+            usage=self.usage,
         )
 
     def wait(self, condition: Condition) -> asyncio.Future[int]:

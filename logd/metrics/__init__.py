@@ -1,0 +1,1 @@
+"""Prometheus metrics, made at the time of a scrape."""

@@ -1,0 +1,1 @@
+"""What containers use, read from the kernel's files."""
