@@ -19,7 +19,9 @@ from logd.config_kinds import (
     FILE_PATH,
     GROUP,
     HOSTS,
+    LABEL_NAMES,
     LABELS,
+    LISTEN_ADDRESS,
     PATH,
     RAM_SIZE,
     RUNTIMES,
@@ -35,6 +37,8 @@ from logd.config_kinds import (
 
 __all__ = ["OPTIONS", "DaemonConfig", "Option", "Runtime", "find_program", "stock_runtimes"]
 
+DEFAULT_METRICS_ADDR: Final = "127.0.0.1:9323"
+"""The port that Docker's documentation has its metrics at."""
 LOG_LEVELS: Final = ("debug", "info", "warn", "error", "fatal")
 RUNTIME_PATH: Final = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 """Searched after $PATH: Debian keeps runc in /usr/sbin, which is not on every PATH."""
@@ -154,6 +158,19 @@ class DaemonConfig:
         (),
         "of the daemon, shown by info",
         flag="label",
+        reloadable=True,
+    )
+    metrics_addr: str | None = _option(
+        LISTEN_ADDRESS,
+        None,
+        f'where /metrics is served, "" for nowhere; default: {DEFAULT_METRICS_ADDR}, or nowhere if that is in use',
+    )
+    metrics_labels: tuple[str, ...] = _option(
+        LABEL_NAMES,
+        ("com.docker.compose.project", "com.docker.compose.service"),
+        "the labels of containers that their metrics carry, as container_label_NAME",
+        key=("logd", "metrics", "labels"),
+        flag="",
         reloadable=True,
     )
     max_total: int = _store(RAM_SIZE, 0, "bytes of all containers' stores together; 0: no limit", "max-total")

@@ -22,6 +22,7 @@ MAX_SOCKET_PATH: Final = 107
 """unix(7): sun_path has 108 bytes, the last one NUL."""
 MAX_GID: Final = (1 << 32) - 2
 """chown(2): the number above it changes nothing."""
+MAX_PORT: Final = 65535
 TLS_PORT: Final = 2376
 """Registered for Docker's API over TLS."""
 
@@ -182,6 +183,19 @@ def _ulimit(name: str, entry: Any) -> tuple[int, int]:
     return limits
 
 
+def _listen_address(value: Any) -> str:
+    match = re.fullmatch(r"(\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9.-]*):(\d{1,5})", _typed(str)(value))
+    if value and (match is None or int(match[2]) > MAX_PORT):
+        raise ValueError
+    return str(value)
+
+
+def _label_names(value: Any) -> tuple[str, ...]:
+    if not all(_strings(value)):
+        raise ValueError
+    return tuple(dict.fromkeys(value))
+
+
 def _group(value: Any) -> str:
     text = str(_typed(str)(value))
     if text.isdecimal() and int(text) > MAX_GID:
@@ -224,5 +238,7 @@ ULIMIT_MAP: Final = Kind(
 )
 LABELS: Final = Kind("list", "a list of key=value strings", _labels)
 GROUP: Final = Kind("text", f"a group's name, or its number up to {MAX_GID}", _group)
+LISTEN_ADDRESS: Final = Kind("text", 'address:port, [IPv6 address]:port or :port, "" for none', _listen_address)
+LABEL_NAMES: Final = Kind("list", "a list of labels' names", _label_names)
 CGROUP: Final = Kind("text", "the path of a cgroup", _cgroup_parent)
 EXEC_OPTS: Final = Kind("list", '["native.cgroupdriver=cgroupfs"]', _exec_opts)

@@ -34,7 +34,7 @@ class Daemon:
         self.host = f"unix://{self.socket}"
         self.log_file = folder / "daemon.log"
         self.config_file = folder / "daemon.json"
-        self.config_file.write_text('{"logd": {"log": {"to": "stderr"}}}')
+        self.config_file.write_text('{"metrics-addr": "", "logd": {"log": {"to": "stderr"}}}')
         self.process: subprocess.Popen[bytes] | None = None
         self.states: list[str] = []
         self._ear = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)

@@ -72,7 +72,6 @@ REFUSED: Final[dict[str, Foreign]] = {
     "userns-remap": Foreign("text", "containers have no user namespaces yet", only=("",)),
     "selinux-enabled": Foreign("bool", "SELinux labels are not set", only=(False,)),
     "storage-opts": Foreign("list", "overlayfs takes no options here", "storage-opt", ([],)),
-    "metrics-addr": Foreign("text", "there is no metrics endpoint yet", only=("",)),
     "min-api-version": Foreign("text", "API versions 1.24 to 1.47 are served", only=("", "1.24")),
     "cpu-rt-period": Foreign("int", "real-time scheduling is not set up", only=(0,)),
     "cpu-rt-runtime": Foreign("int", "real-time scheduling is not set up", only=(0,)),
