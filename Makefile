@@ -46,9 +46,10 @@ setup-dev: packages-dev .make/installed-dev
 packages:
 	@sh scripts/packages.sh
 
-# What the tests need besides: the other init, certificates, a file system in a file, and destinations of logs.
+# What the tests need besides: the other init, certificates, a file system in a file, destinations of logs, and who
+# scrapes metrics.
 packages-dev:
-	@sh scripts/packages.sh catatonit openssl e2fsprogs rsyslog rsyslog-gnutls systemd nodejs npm
+	@sh scripts/packages.sh catatonit openssl e2fsprogs rsyslog rsyslog-gnutls systemd nodejs npm prometheus
 
 $(BIN)/python:
 	$(PYTHON) -m venv .venv
