@@ -30,6 +30,7 @@ from logd.images.store import ImageStore
 from logd.logstore.follow import Watcher
 from logd.runtime import cgroup
 from logd.runtime.supervisor import Supervisor
+from logd.sampling.registry import Samples
 from logd.spec import ContainerSpec, HostConfig, LogConfig
 
 log = logging.getLogger(__name__)
@@ -64,6 +65,12 @@ class Engine:
         await self._world.tasks.finish(SHUTDOWN_WAIT_S)
         await self._world.deliveries.close()
         self._world.writer.close()
+        self._world.samples.close()
+
+    @property
+    def samples(self) -> Samples:
+        """What the containers that run use, by id."""
+        return self._world.samples
 
     def image_users(self, image_id: str) -> list[ContainerUse]:
         """Return the containers of an image: the `InUse` of the image store."""

@@ -15,6 +15,7 @@ from logd.images.image import ContainerUse
 from logd.images.store import ImageStore
 from logd.logstore.follow import Watcher
 from logd.runtime.supervisor import Supervisor
+from logd.sampling.registry import Samples
 
 
 @dataclass
@@ -31,6 +32,8 @@ class World:
     tasks: Tasks = field(default_factory=Tasks)
     creating: set[Container] = field(default_factory=set)
     """Not in the registry yet, but their images are in use."""
+    samples: Samples = field(default_factory=Samples)
+    """What the containers that run use."""
     closing: bool = False
     """The daemon stops: containers and their standard input stay as they are."""
     writer: StateWriter = field(init=False)

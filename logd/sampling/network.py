@@ -1,0 +1,31 @@
+"""What the network interfaces of a container's own namespace have carried.
+
+A kept descriptor of /proc/PID/net/dev keeps the namespace, so the counters are there after the exit too.
+Source: proc_pid_net(5), network_namespaces(7).
+"""
+
+import os
+
+from logd.sampling.folders import CgroupFiles
+from logd.sampling.kept import Look, nothing
+from logd.sampling.parse import net_dev
+from logd.usage import Sample
+
+
+class Network:
+    """The interfaces of the namespace that a process is in; none where it is the daemon's, which is the host's."""
+
+    def __init__(self, files: CgroupFiles, pid: int) -> None:
+        self.look: Look = nothing if not pid or _shares_ours(pid) else files.open_path(f"/proc/{pid}/net/dev")
+
+    def fill(self, sample: Sample) -> None:
+        """Enter the figures."""
+        sample.counters.interfaces = net_dev(self.look())
+
+
+def _shares_ours(pid: int) -> bool:
+    try:
+        theirs, ours = os.stat(f"/proc/{pid}/ns/net"), os.stat("/proc/self/ns/net")
+    except OSError:  # it has ended
+        return True
+    return theirs.st_ino == ours.st_ino

@@ -1,0 +1,101 @@
+"""The formats of the kernel's accounting files. What a parser does not know it leaves out: a newer kernel adds fields.
+
+Source: kernel documentation, admin-guide/cgroup-v1 and cgroup-v2.rst, accounting/psi.rst; proc_pid_net(5).
+"""
+
+from collections.abc import Mapping
+from typing import Final
+
+from logd.usage import Device, Interface, Stall
+
+UNLIMITED: Final = 1 << 62
+"""v1 says "no limit" by the largest multiple of a page below 2^63."""
+LOOPBACK: Final = b"lo"
+NET_DEV_TITLES: Final = 2
+
+
+def number(data: bytes) -> int:
+    """Read a file of one number; 0 where there is none (`max`, or no such file)."""
+    try:
+        return int(data)
+    except ValueError:
+        return 0
+
+
+def limit(data: bytes) -> int:
+    """Read a limit; 0 where there is none."""
+    value = number(data)
+    return value if 0 < value < UNLIMITED else 0
+
+
+def pairs(data: bytes) -> dict[bytes, bytes]:
+    """Read lines of a name and a number; the numbers stay text, since few of them are wanted."""
+    words = data.split()
+    return dict(zip(words[::2], words[1::2], strict=False))
+
+
+def count(table: Mapping[bytes, bytes], name: bytes) -> int:
+    """Return a number of `pairs`, 0 where there is none."""
+    return int(table.get(name, 0))
+
+
+def pressure(data: bytes) -> tuple[Stall, float]:
+    """Read a *.pressure file: the stalled times, and in which part (0 to 1) of the last ten seconds some task waited.
+
+    The line `full` is not there for the cpu before Linux 5.13.
+    """
+    words = data.split()
+    if len(words) < 5:
+        return Stall(), 0.0
+    full = int(words[9][6:]) if len(words) >= 10 else 0
+    return Stall(int(words[4][6:]), full), float(words[1][6:]) / 100
+
+
+def net_dev(data: bytes) -> dict[str, Interface]:
+    """Read /proc/PID/net/dev, without the loopback."""
+    found = {}
+    for line in data.splitlines()[NET_DEV_TITLES:]:
+        name, _, numbers = line.rpartition(b":")
+        name = name.strip()
+        if name == LOOPBACK or not name:
+            continue
+        n = numbers.split()
+        rx, tx = map(int, n[:4]), map(int, n[8:12])
+        found[name.decode("utf-8", "replace")] = Interface(*rx, *tx)
+    return found
+
+
+def blkio(data: bytes) -> dict[str, tuple[int, int]]:
+    """Read a v1 blkio file of `8:0 Read 4096` lines: (read, written) by device; empty if it has only a `Total`."""
+    words = iter(data.split())
+    found: dict[str, tuple[int, int]] = {}
+    for device, operation, value in zip(words, words, words, strict=False):
+        if operation == b"Read":
+            key = device.decode("ascii", "replace")
+            found[key] = int(value), found.get(key, (0, 0))[1]
+        elif operation == b"Write":
+            key = device.decode("ascii", "replace")
+            found[key] = found.get(key, (0, 0))[0], int(value)
+    return found
+
+
+def io_stat(data: bytes) -> dict[str, Device]:
+    """Read a v2 io.stat.
+
+    A device without figures may have its number alone, in older kernels on the line of the next device.
+    """
+    tables: dict[bytes, dict[bytes, bytes]] = {}
+    figures: dict[bytes, bytes] = {}
+    for word in data.split():
+        key, equals, value = word.partition(b"=")
+        if equals:
+            figures[key] = value
+        else:
+            figures = tables[word] = {}
+    return {
+        device.decode("ascii", "replace"): Device(
+            count(table, b"rbytes"), count(table, b"wbytes"), count(table, b"rios"), count(table, b"wios")
+        )
+        for device, table in tables.items()
+        if table
+    }
