@@ -145,6 +145,8 @@ class EventBus:
     """Where events are published; a listener misses none that are published after `subscribe` has returned."""
 
     def __init__(self) -> None:
+        self.published = 0
+        """How many events there have been."""
         self._kept: deque[Event] = deque(maxlen=KEPT_EVENTS)
         self._listeners: list[Listener] = []
 
@@ -156,6 +158,7 @@ class EventBus:
     def publish(self, kind: str, action: str, object_id: str, attributes: Mapping[str, str]) -> None:
         """Tell all listeners; `kind` is Docker's Type (container, image, …)."""
         event = make_event(kind, action, object_id, attributes, time.time_ns())
+        self.published += 1
         self._kept.append(event)
         for listener in tuple(self._listeners):
             listener.offer(event)
