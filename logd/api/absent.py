@@ -42,7 +42,6 @@ UNSUPPORTED: Final = {
         ("POST", "/containers/{name}/pause"),
         ("POST", "/containers/{name}/unpause"),
     ),
-    "container statistics are not supported": (("GET", "/containers/{name}/stats"),),
     "saving images is not supported": (("GET", "/images/get"), ("GET", "/images/{name:slashes}/get")),
     "registries are not supported: use `docker load` or `docker import`": (
         ("POST", "/auth"),

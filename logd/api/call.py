@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeVar
 import orjson
 from aiohttp import web
 
+from logd.api.readings import Readings
 from logd.errors import InvalidParameter
 
 if TYPE_CHECKING:
@@ -44,6 +45,7 @@ class Parts:
     """Threads that may wait for a disk on which logs lie; a frozen one stalls them and nothing else."""
     streams: "set[asyncio.Task[Any]]" = field(default_factory=set)
     """Requests that go on until something happens; they are ended when the daemon stops."""
+    readings: Readings = field(default_factory=Readings)
 
 
 class Version(NamedTuple):
