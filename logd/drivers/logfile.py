@@ -340,6 +340,11 @@ class LogFile:
         if not last:
             return  # the new file takes the place of the old one
         slots = self._slots()
+        for number, suffixes in slots.items():
+            if (
+                len(suffixes) > 1
+            ):  # killed before the plain one went: moved one by one they could be taken for two files
+                os.unlink(f"{self.path}.{number}{suffixes.pop()}")
         free = 1
         while free in slots:
             free += 1

@@ -568,3 +568,34 @@ def test_the_files_that_are_kept_hold_the_last_lines_once_and_in_order_over_sixt
     assert len(files) == int(log_opts.get("max-file", "1"))
     lines = b"".join(map(lives.content, files)).splitlines()
     assert lines == wanted[-len(lines) :]
+
+
+def test_a_file_that_is_there_plain_and_compressed_is_never_seen_twice_while_it_moves_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path, rename = tmp_path / "web-json.log", os.rename
+    with ThreadPoolExecutor(1) as executor:
+        log = LogFile(str(path), Limits(100, 5, compress=True), Place(b"a run..."), executor)
+        for number in range(30):
+            log.append(b"%d %s\n" % (number, b"x" * 50))
+    log.close()
+    for compressed in tmp_path.glob("*.gz"):  # as the compressor leaves it when it is killed before its last step
+        plain = compressed.with_suffix("")
+        plain.write_bytes(lives.content(compressed))
+        os.setxattr(plain, ATTRIBUTE, os.getxattr(compressed, ATTRIBUTE))
+
+    def look() -> list[bytes]:
+        lines = b"".join(map(lives.content, lives.kept_files(tmp_path))).splitlines()
+        assert len(lines) == len(set(lines))
+        return lines
+
+    def rename_and_look(*arguments: str) -> None:
+        rename(*arguments)
+        look()
+
+    monkeypatch.setattr(os, "rename", rename_and_look)
+    with ThreadPoolExecutor(1) as executor:
+        log = LogFile(str(path), Limits(100, 5, compress=True), Place(b"a run..."), executor)
+        log.append(b"".join(b"%d %s\n" % (number, b"x" * 50) for number in range(34)))
+    log.close()
+    assert [int(line.split()[0]) for line in look()] == list(range(24, 34))
