@@ -116,6 +116,8 @@ class Record(msgspec.Struct, kw_only=True):
     """As it was asked for: without a type it is the daemon's default. None of a container that an older logd made."""
     usage: Counters = msgspec.field(default_factory=Counters)
     """Of the runs that have ended."""
+    usage_run: int = 0
+    """The last run whose counters are in `usage`."""
 
 
 class _Version(msgspec.Struct):
@@ -169,6 +171,7 @@ class Container:
         self.state = record.state
         self.asked_logging = record.asked_logging
         self.usage = record.usage
+        self.usage_run = record.usage_run
         self.last_sample: Sample | None = None
         self.dir = folder
         self.exec_dir = exec_dir
@@ -263,6 +266,7 @@ class Container:
             state=self.state,
             asked_logging=self.asked_logging,
             usage=self.usage,
+            usage_run=self.usage_run,
         )
 
     def wait(self, condition: Condition) -> asyncio.Future[int]:

@@ -32,6 +32,7 @@ from logd.runtime import cgroup
 from logd.runtime.supervisor import Supervisor
 from logd.sampling.registry import Samples
 from logd.spec import ContainerSpec, HostConfig, LogConfig
+from logd.usage import Counters, Sample
 
 log = logging.getLogger(__name__)
 
@@ -71,6 +72,18 @@ class Engine:
     def samples(self) -> Samples:
         """What the containers that run use, by id."""
         return self._world.samples
+
+    def use(self, container: Container) -> tuple[Sample | None, Counters]:
+        """Return the present look at what a container uses, or its last, and the counters of all its runs."""
+        return self._world.use.of(container)
+
+    def cgroup_path(self, container: Container) -> str:
+        """Return the path of a container's cgroup, `/logd/<id>` unless another parent is set (blocks)."""
+        return self._world.use.cgroup_path(container)
+
+    def departed(self) -> list[Container]:
+        """Return the containers that were removed a short while ago: what they used is still to be seen."""
+        return self._world.use.departed()
 
     def image_users(self, image_id: str) -> list[ContainerUse]:
         """Return the containers of an image: the `InUse` of the image store."""

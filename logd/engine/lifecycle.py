@@ -86,6 +86,7 @@ class Lifecycle:
                 await marked
             raise
         container.shim = shim
+        world.use.begin(container, shim.pid)
         await marked
         container.log_ended.clear()
         await begin_attachments(container, shim)
@@ -104,6 +105,7 @@ class Lifecycle:
         state.oom_killed, state.error, state.started_ns = False, "", started_ns
         container.shim = shim
         container.log_ended.clear()
+        self._world.use.begin(container, shim.pid)
         self._world.writer.save(container)
         self._world.tasks.start(self._watch(container, shim), f"exit of {container.id[:12]}", watches=True)
         self._world.deliveries.begin(container)
@@ -177,6 +179,7 @@ class Lifecycle:
         self._world.writer.save(container)
         container.log_ended.set()
         end_attachments(container, waiting=True)
+        self._world.use.discard(container)
         await self.clean_up(container)
         container.tell_waiters()
         if container.host.auto_remove:
@@ -248,12 +251,16 @@ class Lifecycle:
         """Remove what belongs to the process: the runtime's state and cgroup, the mount, the exec folder.
 
         The exec folder holds a copy of the exit status, so it goes after container.json has it; while a shim still
-        stores the output of some process of the host, it stays, since the shim's socket is in it.
+        stores the output of some process of the host, it stays, since the shim's socket is in it. What the run used
+        is saved before the cgroup goes, but a disk that takes nothing holds no cgroup.
         """
         try:
-            await self._runtime_delete(self.runtime_of(container), container.id)
-            if not container.removed:
-                await self._world.writer.saved(container)
+            try:
+                self._world.use.end(container)
+                if not container.removed:
+                    await self._world.writer.saved(container)
+            finally:
+                await self._runtime_delete(self.runtime_of(container), container.id)
             await asyncio.to_thread(_unmount_all, container, keep_exec_dir=not await _is_gone(container.lingering))
         except (LogdError, OSError) as error:
             log.warning("not cleaned up: %s", error, extra={"container": container.id})

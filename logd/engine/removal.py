@@ -126,6 +126,7 @@ class Removal:
         folders = [content.parent for content in container.volumes.values()] if volumes else []
         trash = await asyncio.to_thread(_move_away, folders, world.trash_dir)
         world.registry.discard(container)
+        world.use.depart(container)
         end_attachments(container, waiting=True)
         world.tell(container, "destroy")
         if volumes:
@@ -137,7 +138,7 @@ class Removal:
     async def _delete(self, container: Container, trash: Sequence[Path]) -> None:
         with contextlib.suppress(LogdError):  # a stuck shim has no say in a removal
             await self.lifecycle.end_lingering(container)
-        if container.exec_dir.exists():
+        if container.exec_dir.exists() or container.id in self._world.samples:
             await self.lifecycle.clean_up(container)
         for folder in trash:
             await asyncio.to_thread(delete_folder, folder)

@@ -10,6 +10,7 @@ from logd.engine.deliveries import Deliveries
 from logd.engine.names import Registry
 from logd.engine.saving import StateWriter
 from logd.engine.tasks import Tasks
+from logd.engine.use import Use
 from logd.events import EventBus
 from logd.images.image import ContainerUse
 from logd.images.store import ImageStore
@@ -37,9 +38,11 @@ class World:
     closing: bool = False
     """The daemon stops: containers and their standard input stay as they are."""
     writer: StateWriter = field(init=False)
+    use: Use = field(init=False)
 
     def __post_init__(self) -> None:
         self.writer = StateWriter(self.tasks)
+        self.use = Use(self.config, self.samples)
 
     @property
     def containers_dir(self) -> Path:

@@ -11,6 +11,7 @@ class CgroupFiles:
         self._hierarchy = hierarchy
         self._folders = container_folders(hierarchy, path)
         self._kept = KeptFiles()
+        self._looks: dict[tuple[str, str], Look] = {}
 
     def exists(self) -> bool:
         """Tell whether there is such a cgroup in any tree."""
@@ -21,9 +22,13 @@ class CgroupFiles:
         return self._hierarchy.is_v1(controller)
 
     def open(self, controller: str, name: str) -> Look:
-        """Return the look at a file of a controller's cgroup."""
-        folder = self._folders.get(controller)
-        return self._kept.open(f"{folder}/{name}") if folder is not None else nothing
+        """Return the look at a file of a controller's cgroup, the same to everyone who asks."""
+        look = self._looks.get((controller, name))
+        if look is None:
+            folder = self._folders.get(controller)
+            look = self._kept.open(f"{folder}/{name}") if folder is not None else nothing
+            self._looks[controller, name] = look
+        return look
 
     def open_path(self, path: str) -> Look:
         """Return the look at a file that is not a cgroup's and is to be closed with them."""
