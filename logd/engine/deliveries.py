@@ -7,7 +7,7 @@ file, and moves with it; a forwarder that dies loses nothing.
 import asyncio
 import logging
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any, Final
 
 from logd.config import DaemonConfig
@@ -195,13 +195,25 @@ class Deliveries:
         found = []
         for key, said in (await self._forwarding.status()).items():
             attachment = self._forwarding.find(key)
-            state = said.get("state", NO_ANSWER) if said["forwarder"] == "running" else said["forwarder"]
-            if attachment is None or state in WELL or (state == "waiting" and not said["error"]):
+            state, is_well = _faring(said)
+            if attachment is None or is_well:
                 continue
             route = attachment.route
             names = {"container": attachment.container.name, "name": route.name, "driver": route.driver}
             found.append({**names, "state": state, "error": said.get("error", "")})
         return found
+
+    async def worst(self) -> dict[str, tuple[str, float]]:
+        """Return, by container's id, state and lag in seconds of the driver that fares worst: ailing, then late."""
+        found: dict[str, tuple[bool, float, str]] = {}
+        now_ns = time.time_ns()
+        for key, said in (await self._forwarding.status()).items():
+            state, is_well = _faring(said)
+            oldest_ns = said.get("oldest_ns", 0)
+            lag_s = max(0.0, (now_ns - oldest_ns) / 1e9) if oldest_ns else 0.0
+            identifier = key.partition("/")[0]
+            found[identifier] = max(found.get(identifier, (False, 0.0, "")), (not is_well, lag_s, state))
+        return {identifier: (state, lag_s) for identifier, (_, lag_s, state) in found.items()}
 
     def forwarders(self) -> list[dict[str, Any]]:
         """Return the processes that run drivers."""
@@ -226,6 +238,12 @@ class Deliveries:
         for task in self._endings.values():
             task.cancel()
         await self._forwarding.close()
+
+
+def _faring(said: Mapping[str, Any]) -> tuple[str, bool]:
+    """Return the state of a delivery, of which its forwarder said so much, and whether nothing is wrong."""
+    state = said.get("state", NO_ANSWER) if said["forwarder"] == "running" else said["forwarder"]
+    return state, state in WELL or (state == "waiting" and not said["error"])
 
 
 def _fresh(container: Container, route: Route, begin: tuple[int, int]) -> Progress:
