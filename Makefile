@@ -27,7 +27,7 @@ test: setup-dev
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
-	$(BIN)/pytest
+	$(BIN)/pytest -n 2 --dist loadfile
 
 # ROUNDS times 12 kills of daemon, shim and keeper at each of two speeds, then kills of everything in any order.
 ROUNDS ?= 9
