@@ -55,7 +55,7 @@ class ProgressFile:
         try:
             fcntl.flock(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
             found = newest(os.pread(self._descriptor, 2 * SLOT_BYTES, 0))
-            self.progress = fresh if found is None else _progress(found)
+            self.progress = fresh if found is None else progress_of(found)
             if found is None:
                 os.pwrite(self._descriptor, bytes(2 * SLOT_BYTES), 0)
                 self.save()
@@ -83,7 +83,7 @@ def read_progress(folder: str) -> dict[str, Progress]:
         return {}
     for name in sorted(names):
         if (slot := read_slot(os.path.join(folder, FOLDER, name))) is not None:
-            found[name] = _progress(slot)
+            found[name] = progress_of(slot)
     return found
 
 
@@ -95,7 +95,7 @@ def remove_progress(folder: str, name: str) -> None:
         return
 
 
-def _progress(values: dict[str, Any]) -> Progress:
+def progress_of(values: dict[str, Any]) -> Progress:
     """Return what a slot holds; fields of a newer version are left out, missing ones get their default."""
     known: dict[str, Any] = {one.name: values[one.name] for one in fields(Progress) if one.name in values}
     for name in ("positions", "begin", "lines"):

@@ -53,6 +53,12 @@ class Totals:
         return (body + crc32(body).to_bytes(4, "little")).ljust(SLOT_BYTES, b"\0")
 
 
+def unpack_totals(raw: bytes) -> Totals | None:
+    """Return the counts in the newer intact slot of the two in `raw`; None if there is none."""
+    slots = [one for one in (_unpack(raw[:SLOT_BYTES]), _unpack(raw[SLOT_BYTES:])) if one]
+    return max(slots, key=lambda one: one.sequence, default=None)
+
+
 def _unpack(raw: bytes) -> Totals | None:
     body, checksum = raw[: _BODY.size], raw[_BODY.size : _BODY.size + 4]
     if len(raw) < SLOT_BYTES or int.from_bytes(checksum, "little") != crc32(body) or body[:8] != MAGIC:
@@ -70,11 +76,9 @@ def read_totals(folder: str) -> Totals:
     """Return the counts of the store in `folder`; zeros where there are none yet."""
     try:
         with open(os.path.join(folder, NAME), "rb") as file:
-            raw = file.read(2 * SLOT_BYTES)
+            return unpack_totals(file.read(2 * SLOT_BYTES)) or Totals()
     except FileNotFoundError:
         return Totals()
-    slots = [one for one in (_unpack(raw[:SLOT_BYTES]), _unpack(raw[SLOT_BYTES:])) if one]
-    return max(slots, key=lambda one: one.sequence, default=Totals())
 
 
 class TotalsFile:
