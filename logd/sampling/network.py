@@ -16,7 +16,7 @@ class Network:
     """The interfaces of the namespace that a process is in; none where it is the daemon's, which is the host's."""
 
     def __init__(self, files: CgroupFiles, pid: int) -> None:
-        self.look: Look = nothing if not pid or _shares_ours(pid) else files.open_path(f"/proc/{pid}/net/dev")
+        self.look: Look = nothing if _shares_ours(pid) else files.open_path(f"/proc/{pid}/net/dev")
 
     def fill(self, sample: Sample) -> None:
         """Enter the figures."""

@@ -2,20 +2,24 @@
 
 import time
 from collections.abc import Sequence
-from typing import Protocol
+from pathlib import Path
+from typing import Final, Protocol
 
 from logd.runtime.cgroup import Hierarchy
 from logd.sampling.blocks import BlocksV1, BlocksV2
 from logd.sampling.cpu import CpuV1, CpuV2
 from logd.sampling.folders import CgroupFiles
-from logd.sampling.kept import Look
+from logd.sampling.huge import HugePagesV1, HugePagesV2, pool_sizes
+from logd.sampling.kept import Look, nothing
+from logd.sampling.machine import Machine
 from logd.sampling.memory import MemoryV1, MemoryV2
 from logd.sampling.network import Network
 from logd.sampling.pids import Pids
 from logd.sampling.stalls import Stalls
 from logd.usage import Counters, Sample
 
-NET_DEV = "net/dev"
+NET_DEV: Final = "net/dev"
+MACHINE: Final = "/"
 
 
 class Reader(Protocol):
@@ -25,36 +29,48 @@ class Reader(Protocol):
         """Enter the figures. Raises Gone, and OSError."""
 
 
-def cgroup_readers(files: CgroupFiles) -> list[Reader]:
+def cgroup_readers(files: CgroupFiles, host: Path) -> list[Reader]:
     """Return the readers of a cgroup's own files; limits are read now, and no more: a run keeps those it began with."""
-    return [
+    sizes = pool_sizes(host)
+    readers: list[Reader] = [
         CpuV1(files) if files.is_v1("cpuacct") else CpuV2(files),
         MemoryV1(files) if files.is_v1("memory") else MemoryV2(files),
         BlocksV1(files) if files.is_v1("blkio") else BlocksV2(files),
         Pids(files),
         Stalls(files),
     ]
+    if sizes:
+        readers.append(HugePagesV1(files, sizes) if files.is_v1("hugetlb") else HugePagesV2(files, sizes))
+    return readers
 
 
 def take(readers: Sequence[Reader]) -> Sample:
     """Return what the readers see now. Raises Gone, and OSError."""
-    sample = Sample(time_ns=time.time_ns(), counters=Counters(devices={}, stalls={}), stalled={})
+    sample = Sample(time_ns=time.time_ns(), counters=Counters(devices={}, stalls={}), stalled={}, huge_pages={})
     for reader in readers:
         reader.fill(sample)
     return sample
 
 
-class ContainerReading:
-    """A container's cgroup and network namespace, kept open for one run. Close it."""
+class Reading:
+    """A cgroup that is kept open: a container's for one run, a parent's, or the root, which is the machine. Close it.
 
-    def __init__(self, hierarchy: Hierarchy, path: str, pid: int) -> None:
-        """Open everything; `pid` is a process of the container, 0 if it has ended. Raises OSError."""
+    `host` is the folder that has the host's proc and sys.
+    """
+
+    def __init__(self, hierarchy: Hierarchy, path: str, host: Path, pid: int = 0) -> None:
+        """Open everything; the network namespace is that of `pid`, if it has not ended. Raises OSError."""
         self._files = CgroupFiles(hierarchy, path)
+        self._net_dev: Look = nothing
         try:
             self.exists = self._files.exists()
-            network = Network(self._files, pid)
-            self._net_dev = network.look
-            self._readers = [*cgroup_readers(self._files), network]
+            self._readers = cgroup_readers(self._files, host)
+            if pid:
+                network = Network(self._files, pid)
+                self._net_dev = network.look
+                self._readers.append(network)
+            if path == MACHINE:
+                self._readers.append(Machine(self._files, host))
         except BaseException:
             self._files.close()
             raise

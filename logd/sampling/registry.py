@@ -11,19 +11,19 @@ from typing import Final
 
 from logd.runtime import cgroup
 from logd.sampling.kept import Gone
-from logd.sampling.reading import ContainerReading
+from logd.sampling.reading import Reading
 from logd.usage import Sample
 
 log = logging.getLogger(__name__)
 
-ROOT_GROUP: Final = "/"
+HOST: Final = Path("/")
 
 
 class _Entry:
     """A run. `reading` is None once it is finished."""
 
-    def __init__(self, reading: ContainerReading) -> None:
-        self.reading: ContainerReading | None = reading
+    def __init__(self, reading: Reading) -> None:
+        self.reading: Reading | None = reading
         self.lock = threading.Lock()
 
     def read(self) -> Sample | None:
@@ -47,8 +47,10 @@ class _Entry:
 class Samples:
     """A key is a container's id. One per engine; safe in threads."""
 
-    def __init__(self, root: Path = cgroup.ROOT) -> None:
+    def __init__(self, root: Path = cgroup.ROOT, host: Path = HOST) -> None:
+        """`root` has the cgroup trees, `host` the host's proc and sys."""
         self._hierarchy = cgroup.detect(root)
+        self._host = host
         self._entries: dict[str, _Entry] = {}
         self._groups: dict[str, _Entry] = {}
 
@@ -62,7 +64,7 @@ class Samples:
         """
         self.finish(key)
         try:
-            reading = ContainerReading(self._hierarchy, cgroup_path, pid)
+            reading = Reading(self._hierarchy, cgroup_path, self._host, pid)
         except OSError as error:
             log.warning("no samples of its resources: %s", error, extra={"container": key})
             return
@@ -111,7 +113,7 @@ class Samples:
             self._groups.pop(path, None)
             entry.finish()
         try:
-            reading = ContainerReading(self._hierarchy, path, 0)
+            reading = Reading(self._hierarchy, path, self._host)
         except OSError as error:
             log.warning("no samples of cgroup %s: %s", path, error)
             return None
