@@ -66,8 +66,15 @@ class State(msgspec.Struct, kw_only=True):
     finished_ns: int = 0
     manually_stopped: bool = False
     """Whether a person stopped it: a restart policy then leaves it alone."""
+    restart_wait_ns: int = 0
+    """How long a restart policy waited, or waits now, after the last exit; 0 since a person started it."""
     health: Health | None = None
     """None without a health check."""
+
+    @property
+    def has_process(self) -> bool:
+        """Whether it runs in earnest; one that waits for its restart is "running" too."""
+        return self.running and not self.restarting
 
     @property
     def status(self) -> Status:
@@ -179,7 +186,6 @@ class Container:
         self.shim: Any = None
         self.lingering: Any = None
         self.settling = False
-        self.stop_asked = False
         self.restart_asked = False
         self.removed = False
         self.cleanup: asyncio.Task[None] | None = None

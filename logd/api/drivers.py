@@ -5,7 +5,7 @@
     POST   /logd/containers/{name}/drivers          {"Driver": "NAME=DRIVER", "Config"}: one more
     DELETE /logd/containers/{name}/drivers/{driver} one less
     POST   /logd/containers/{name}/drivers/default  the daemon's present default: {"Changed", "Type", "Config"}
-    POST   /containers/{name}/update                {"LogConfig": {"Type", "Config"}}, a field of logd's
+    POST   /containers/{name}/update                {"RestartPolicy", "LogConfig"}; the latter is a field of logd's
     GET    /logd/plugins                            drivers, line processors, broken plugins, forwarders
 
 Query: `from`, where a new driver begins (now, start, cursor:NAME, cursor:1:STDOUT:STDERR; default now); `drain`,
@@ -21,7 +21,7 @@ from logd.api.call import Call, Route, answer, done
 from logd.drivers import docker_plugin
 from logd.engine import logopts
 from logd.errors import InvalidParameter, Unsupported
-from logd.spec import LogConfig
+from logd.spec import LogConfig, RestartPolicy, convert
 
 
 async def show(call: Call) -> web.Response:
@@ -62,12 +62,16 @@ async def apply_default(call: Call) -> web.Response:
 
 
 async def update(call: Call) -> web.Response:
-    """POST /containers/{name}/update: the log drivers; limits can't be changed."""
+    """POST /containers/{name}/update: log drivers and restart policy; limits can't be changed."""
     body = await call.json()
-    if any(body[name] for name in body.keys() - {"LogConfig"}):
+    if any(body[name] for name in body.keys() - {"LogConfig", "RestartPolicy"}):
         raise Unsupported("changing a container's limits is not supported: create it anew")
-    if body.get("LogConfig"):
-        await _change(call, _log_config(body["LogConfig"]))
+    logging = _log_config(body["LogConfig"]) if body.get("LogConfig") else None
+    policy = convert(body.get("RestartPolicy") or {}, RestartPolicy, "RestartPolicy.")
+    if policy.name:  # the docker command line always sends a policy, without a name where it is to stay
+        await call.engine.change_restart_policy(call.name, policy)
+    if logging:
+        await _change(call, logging)
     return answer({"Warnings": None})
 
 

@@ -155,8 +155,8 @@ def daemon_id(data_root: Path) -> str:
 
 def _container_counts(call: Call) -> dict[str, int]:
     states = [container.state for container in call.engine.containers()]
-    running = sum(state.running and not state.paused for state in states)
-    paused = sum(state.running and state.paused for state in states)
+    running = sum(state.has_process and not state.paused for state in states)
+    paused = sum(state.has_process and state.paused for state in states)
     return {
         "Containers": len(states),
         "ContainersRunning": running,

@@ -68,7 +68,7 @@ class Attachment:
         self._stdin_fd = -1
         self._stdin_lock = asyncio.Lock()
         self._stdin_closed = False
-        if container.state.running:
+        if container.state.has_process:
             self._begin_reading(start)
 
     async def __aenter__(self) -> Self:

@@ -19,6 +19,7 @@ from logd.engine.lifecycle import Lifecycle
 from logd.engine.logopts import max_line_bytes, resolve, try_plugins
 from logd.engine.names import check_name
 from logd.engine.removal import Removal, folder_bytes
+from logd.engine.restarts import check_not_restarting
 from logd.engine.restore import Restore
 from logd.engine.sealing import seal_in_idle_time
 from logd.engine.world import World
@@ -30,8 +31,9 @@ from logd.images.store import ImageStore
 from logd.logstore.follow import Watcher
 from logd.runtime import cgroup
 from logd.runtime.supervisor import Supervisor
+from logd.runtime.validate import check_restart_policy
 from logd.sampling.registry import Samples
-from logd.spec import ContainerSpec, HostConfig, LogConfig
+from logd.spec import ContainerSpec, HostConfig, LogConfig, RestartPolicy
 from logd.usage import Counters, Sample
 
 log = logging.getLogger(__name__)
@@ -190,6 +192,7 @@ class Engine:
 
     def _pids(self, container: Container) -> list[int]:
         pid = container.state.pid
+        check_not_restarting(container)
         if not container.state.running or not pid:
             raise Conflict(f"container {container.id} is not running")
         with contextlib.suppress(OSError):
@@ -281,11 +284,26 @@ class Engine:
             container.host = msgspec.structs.replace(container.host, log_config=new)
             container.asked_logging = asked
             await self._world.writer.saved(container)
-            if container.state.running:
+            if container.state.has_process:
                 self._world.deliveries.begin(container)
             else:
                 self._world.deliveries.resume(container)
             self._world.tell(container, "update")
+
+    async def change_restart_policy(self, ref: str, new: RestartPolicy) -> None:
+        """Change the restart policy of a container, which holds from its next exit on. Raises InvalidParameter."""
+        container = self.get(ref)
+        check_restart_policy(new)
+        refused = f"Cannot update container {container.id}:"
+        if container.removed or container.state.removing or container.state.dead:
+            raise Conflict(f'{refused} container is marked for removal and cannot be "update"')
+        if container.host.auto_remove and new.name != "no":
+            raise Conflict(
+                f"{refused} Restart policy cannot be updated because AutoRemove is enabled for the container"
+            )
+        container.host = msgspec.structs.replace(container.host, restart_policy=new)
+        await self._world.writer.saved(container)
+        self._world.tell(container, "update")
 
     async def deliveries(self, ref: str) -> list[dict[str, Any]]:
         """Return how each log driver of a container fares: see Deliveries.status."""
@@ -294,6 +312,10 @@ class Engine:
     async def ailing(self) -> list[dict[str, str]]:
         """Return the log drivers that can't deliver at present: see Deliveries.ailing."""
         return await self._world.deliveries.ailing()
+
+    async def worst_deliveries(self) -> dict[str, tuple[str, float]]:
+        """Return by container's id how the log driver that fares worst fares: see Deliveries.worst."""
+        return await self._world.deliveries.worst()
 
     def forwarders(self) -> list[dict[str, Any]]:
         """Return the processes that run log drivers."""

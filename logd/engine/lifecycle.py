@@ -19,7 +19,8 @@ from logd.config import find_program
 from logd.container import Container
 from logd.engine.attach import begin_attachments, end_attachments
 from logd.engine.logopts import store_options
-from logd.engine.signals import parse_signal, stop_signal_of
+from logd.engine.restarts import Restarts, check_not_restarting
+from logd.engine.signals import means_stop, parse_signal, stop_signal_of
 from logd.engine.world import World
 from logd.errors import Conflict, InvalidParameter, LogdError, NotModified
 from logd.logstore.reader import end_positions
@@ -50,6 +51,7 @@ class Lifecycle:
     def __init__(self, world: World, auto_remove: Callable[[Container], Awaitable[None]]) -> None:
         self._world = world
         self._auto_remove = auto_remove
+        self.restarts = Restarts(world, self._start)
 
     async def start(self, container: Container) -> None:
         """Start a container. Raises NotModified if it runs, Conflict if it is being removed, and what launch raises."""
@@ -58,6 +60,9 @@ class Lifecycle:
             if container.settling:
                 await container.log_ended.wait()
                 _check_startable(container)
+            self.restarts.forget(container)
+            self.restarts.forgive(container)
+            container.state.running = container.state.restarting = False
             await self._start(container)
 
     async def _start(self, container: Container) -> None:
@@ -172,9 +177,10 @@ class Lifecycle:
             with contextlib.suppress(ProcessLookupError):
                 shim.signal(signal.SIGKILL)
             await asyncio.wait({shim.exited}, timeout=KILL_WAIT_S)
-        state.starting_ns = 0
         state.error = str(error) or type(error).__name__
-        state.exit_code = error.container_exit_code if isinstance(error, RuntimeFailure) else RUNTIME_FAILED_EXIT
+        if not state.restarting:  # else it is that of the last run, and no further restart comes
+            state.exit_code = error.container_exit_code if isinstance(error, RuntimeFailure) else RUNTIME_FAILED_EXIT
+        state.running, state.starting_ns, state.restarting = False, 0, False
         log.warning("start of %s failed: %s", container.name, state.error, extra={"container": container.id})
         self._world.writer.save(container)
         container.log_ended.set()
@@ -221,11 +227,12 @@ class Lifecycle:
             log.warning("the end of the output was not observed; noted as a gap", extra={"container": container.id})
 
     def landed(self, container: Container, status: ExitStatus) -> None:
-        """Record an exit."""
+        """Record an exit, and whether a restart is due."""
         state = container.state
         state.running, state.starting_ns, state.paused, state.restarting, state.pid = False, 0, False, False, 0
         state.exit_code, state.signal, state.exit_known = status.code, status.signal, status.known
         state.oom_killed, state.finished_ns = status.oom_killed, status.finished_ns or time.time_ns()
+        self.restarts.decide(container)
         self._world.writer.save(container)
 
     async def ended(self, container: Container) -> None:
@@ -246,6 +253,7 @@ class Lifecycle:
         container.tell_waiters()
         if removes:
             await self._auto_remove(container)
+        self.restarts.begin(container)
 
     async def clean_up(self, container: Container) -> None:
         """Remove what belongs to the process: the runtime's state and cgroup, the mount, the exec folder.
@@ -291,6 +299,7 @@ class Lifecycle:
 
     def signal(self, container: Container, number: int) -> bool:
         """Send a signal; False if the process is gone already. Raises Conflict if nothing runs."""
+        check_not_restarting(container)
         if not container.state.running or container.shim is None:
             raise Conflict(f"container {container.id} is not running")
         try:
@@ -303,8 +312,11 @@ class Lifecycle:
     async def kill(self, container: Container, text: str) -> None:
         """Send a signal by name or number, SIGKILL by default, after which the exit is awaited for a short while."""
         number = parse_signal(text) if text else signal.SIGKILL
+        if container.state.running and means_stop(container.spec.stop_signal, number):
+            await self._note_stop(container)
+            if await self.restarts.give_up(container):
+                return
         self.signal(container, number)
-        container.stop_asked = True
         if number == signal.SIGKILL:
             await self.await_exit(container, KILL_WAIT_S)
 
@@ -326,9 +338,10 @@ class Lifecycle:
             timeout_s = container.spec.stop_timeout
         if timeout_s is None:
             timeout_s = self._world.config.default_stop_timeout
-        container.stop_asked = True
-        with contextlib.suppress(Conflict):
-            self.signal(container, number)
+        await self._note_stop(container)
+        if not await self.restarts.give_up(container):
+            with contextlib.suppress(Conflict):
+                self.signal(container, number)
         if not await self.await_exit(container, timeout_s if timeout_s >= 0 else None):
             log.info(
                 "%s did not stop in %d s, killing it", container.name, timeout_s, extra={"container": container.id}
@@ -338,6 +351,13 @@ class Lifecycle:
             if not await self.await_exit(container, DRAIN_WAIT_S + KILL_WAIT_S):
                 raise LogdError(f"cannot stop container: {container.name}: tried to kill it, but saw no exit")
         self._world.tell(container, "stop")
+
+    async def _note_stop(self, container: Container) -> None:
+        """Have the restart policy leave a container alone, under the next daemon too (a frozen disk has no say)."""
+        container.state.manually_stopped = True
+        if container.host.restart_policy.name != "no":
+            with contextlib.suppress(LogdError, TimeoutError):
+                await asyncio.wait_for(self._world.writer.saved(container), KILL_WAIT_S)
 
     async def restart(self, container: Container, signal_name: str | None, timeout_s: int | None) -> None:
         """Stop a container if it runs, and start it."""
@@ -356,7 +376,7 @@ def _check_startable(container: Container) -> None:
     state = container.state
     if state.paused:
         raise Conflict("cannot start a paused container, try unpause instead")
-    if state.running:
+    if state.has_process:
         raise NotModified("container is already running")
     if state.removing or state.dead or container.removed:
         raise Conflict("container is marked for removal and cannot be started")

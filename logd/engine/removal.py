@@ -101,9 +101,10 @@ class Removal:
     async def _kill(self, container: Container) -> None:
         if not container.state.running and not container.settling:
             return
-        container.stop_asked = True
-        with contextlib.suppress(Conflict):
-            self.lifecycle.signal(container, signal.SIGKILL)
+        container.state.manually_stopped = True
+        if not await self.lifecycle.restarts.give_up(container):
+            with contextlib.suppress(Conflict):
+                self.lifecycle.signal(container, signal.SIGKILL)
         if not await self.lifecycle.await_exit(container, FORCE_WAIT_S):
             raise LogdError(
                 f'cannot remove container "/{container.name}": could not kill container: '

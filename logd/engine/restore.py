@@ -52,6 +52,7 @@ class Restore:
             self._register(container)
         places = asyncio.Semaphore(ADOPTIONS)
         await asyncio.gather(*(self._find(container, places) for container in containers))
+        self._lifecycle.restarts.begin_with_daemon(containers)
         await self._clear_strays({container.id for container in containers})
         self._world.tasks.start(self._empty_trash(), "deletion of the trash")
         for container in await asyncio.to_thread(self._read_draining):
@@ -89,32 +90,36 @@ class Restore:
         except Conflict:  # written by hand: dockerd too gives it another name
             log.warning("the name %s is taken twice, giving another", container.name, extra={"container": container.id})
             container.name = registry.reserve_generated(container.id)
+        container.state.removing = False  # a removal that was interrupted did not take place
         registry.add(container)
 
     async def _find(self, container: Container, places: asyncio.Semaphore) -> None:
         async with places:
             try:
                 await self._find_process(container)
-                if not (container.state.running or container.removed):
+                if not (container.state.has_process or container.removed):
                     self._world.deliveries.resume(container)
             except (LogdError, OSError) as error:
                 log.error("can't restore: %s", error, extra={"container": container.id}, exc_info=True)
 
     async def _find_process(self, container: Container) -> None:
         state = container.state
+        waits = state.restarting and not state.starting_ns
+        if state.restarting:
+            state.running = False  # there is no process until the restart
         has_exec_dir = await asyncio.to_thread(container.exec_dir.exists)
         container.ended_positions = await asyncio.to_thread(end_positions, str(container.log_dir))
         if not (state.running or state.starting_ns or has_exec_dir):
             await self._after_end(container)
             return
         shim = await self._world.supervisor.adopt(container.id, self._lifecycle.launch_of(container))
-        if shim is None:
+        if shim is None and not waits:
             await self._record_exit(container)
-        elif state.running:
+        elif shim is not None and state.running:
             self._lifecycle.took_off(container, shim, state.started_ns)
-        elif state.starting_ns:
+        elif shim is not None and state.starting_ns:
             await self._resolve_start(container, shim)
-        else:  # only its output goes on
+        else:  # at most its output goes on
             container.lingering = shim
             await self._lifecycle.end_lingering(container)
             await self._clean(container)
@@ -134,7 +139,8 @@ class Restore:
         log.warning("undoing a start that was interrupted", extra={"container": container.id})
         state = container.state
         state.starting_ns, state.pid = 0, 0
-        state.error, state.exit_code = INTERRUPTED_WORDS, RUNTIME_FAILED_EXIT
+        if not state.restarting:  # which is tried again
+            state.error, state.exit_code = INTERRUPTED_WORDS, RUNTIME_FAILED_EXIT
         self._world.writer.save(container)
         await self._clean(container)
 

@@ -44,3 +44,11 @@ def stop_signal_of(text: str) -> int:
         return parse_signal(text) if text else signal.SIGTERM
     except InvalidParameter:  # an image's, which nobody checked
         return signal.SIGTERM
+
+
+def means_stop(stop_signal: str, number: int) -> bool:
+    """Tell whether who sends a container a signal means it to stop for good, which ends its restart policy.
+
+    As for dockerd: SIGKILL, the container's own stop signal, and where it names none each signal.
+    """
+    return number == signal.SIGKILL or not stop_signal or number == stop_signal_of(stop_signal)

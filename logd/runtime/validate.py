@@ -13,7 +13,7 @@ from logd.runtime import capabilities, cgroup, limits, mounts
 from logd.runtime.devices import validate_devices
 from logd.runtime.network_files import validate_network_files
 from logd.runtime.security import parse_security_options
-from logd.spec import ContainerSpec, HostConfig
+from logd.spec import ContainerSpec, HostConfig, RestartPolicy
 
 MAX_HOSTNAME: Final = 64  # sethostname(2)
 LOOPBACK_ONLY: Final = frozenset({"", "default", "bridge"})  # until real networks come
@@ -59,7 +59,7 @@ def validate_host(
             accepted = ", ".join(sorted(known - {""}))
             raise Unsupported(f"{option} {mode(host)} is not supported (supported: {accepted})")
     warnings = _validate_network(host, networking or {})
-    _validate_restart(host)
+    check_restart_policy(host.restart_policy)
     _validate_process(spec, host)
     _validate_sysctls(host)
     parse_security_options(host)
@@ -98,17 +98,19 @@ def _validate_network(host: HostConfig, networking: Mapping[str, Any]) -> list[s
     return []
 
 
-def _validate_restart(host: HostConfig) -> None:
-    policy = host.restart_policy
+def check_restart_policy(policy: RestartPolicy) -> None:
+    """Raise InvalidParameter, in Docker's words, for an unknown policy or a number of restarts that it can't have."""
+    count = policy.maximum_retry_count
     if policy.name not in {"", "no", "always", "unless-stopped", "on-failure"}:
         raise InvalidParameter(
             f"invalid restart policy: unknown policy '{policy.name}'; use one of 'no', 'always', 'on-failure', or "
             "'unless-stopped'"
         )
-    if policy.name not in {"", "no"}:
-        raise Unsupported(f"--restart {policy.name} is not supported yet (supported: no)")
-    if policy.maximum_retry_count:
-        raise InvalidParameter("invalid restart policy: maximum retry count can only be used with 'on-failure'")
+    if policy.name == "on-failure" and count < 0:
+        raise InvalidParameter("invalid restart policy: maximum retry count cannot be negative")
+    if policy.name not in {"", "on-failure"} and count:
+        too = " and cannot be negative" if count < 0 else ""
+        raise InvalidParameter(f"invalid restart policy: maximum retry count can only be used with 'on-failure'{too}")
 
 
 def _validate_process(spec: ContainerSpec, host: HostConfig) -> None:
