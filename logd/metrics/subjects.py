@@ -1,12 +1,11 @@
 """The labels of containers: rendered once, and again when a name, an image or the allow-list has changed."""
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Final, NamedTuple
 
 from logd.config import DaemonConfig
 from logd.container import Container
 from logd.metrics.families import Subject, sanitised
-from logd.runtime.oci import cgroup_path
 
 LABEL_PREFIX: Final = "container_label_"
 """cAdvisor's."""
@@ -14,20 +13,25 @@ LABEL_PREFIX: Final = "container_label_"
 
 class _Rendered(NamedTuple):
     key: tuple[object, ...]
+    path: str
     container: Subject
     log: Subject
 
 
 class Subjects:
-    """The subjects of all containers, for all collectors. Used by one scrape at a time."""
+    """The subjects of all containers, for all collectors. Used by one scrape at a time.
 
-    def __init__(self, config: DaemonConfig) -> None:
+    `path_of` gives the path of a container's cgroup, and may read a file for it.
+    """
+
+    def __init__(self, config: DaemonConfig, path_of: Callable[[Container], str]) -> None:
         self._config = config
+        self._path_of = path_of
         self._known: dict[str, _Rendered] = {}
 
     def path(self, container: Container) -> str:
         """Return the path of a container's cgroup, which is the `id` of its series: `/logd/<64 hex>`."""
-        return cgroup_path(container.id, container.host.cgroup_parent or self._config.cgroup_parent)
+        return self._rendered(container).path
 
     def container(self, container: Container) -> Subject:
         """Return what container_* series carry: `id`, `name`, `image` and the allow-listed labels."""
@@ -48,11 +52,12 @@ class Subjects:
         key = (container.name, container.image_ref, container.image_id, allowed)
         known = self._known.get(container.id)
         if known is None or known.key != key:
-            named = {"id": self.path(container), "name": container.name}
+            path = known.path if known is not None else self._path_of(container)
+            named = {"id": path, "name": container.name}
             labels = {**named, "image": container.image_ref or container.image_id}
             for label in allowed:
                 if label in container.spec.labels:
                     labels.setdefault(LABEL_PREFIX + sanitised(label), container.spec.labels[label])
-            known = _Rendered(key, Subject(labels), Subject(named))
+            known = _Rendered(key, path, Subject(labels), Subject(named))
             self._known[container.id] = known
         return known
