@@ -6,36 +6,43 @@ Source: kernel documentation, cgroup-v1/blkio-controller.rst, cgroup-v2.rst "IO 
 from typing import Final
 
 from logd.sampling.folders import CgroupFiles
+from logd.sampling.kept import Look, nothing
 from logd.sampling.parse import blkio, io_stat
 from logd.usage import Device, Sample
 
 V1_FILES: Final = (
-    ("blkio.throttle.io_service_bytes_recursive", "blkio.throttle.io_serviced_recursive"),
-    ("blkio.bfq.io_service_bytes_recursive", "blkio.bfq.io_serviced_recursive"),
-    ("blkio.io_service_bytes_recursive", "blkio.io_serviced_recursive"),
     ("blkio.throttle.io_service_bytes", "blkio.throttle.io_serviced"),
+    ("blkio.bfq.io_service_bytes", "blkio.bfq.io_serviced"),
+    ("blkio.io_service_bytes", "blkio.io_serviced"),
 )
-"""Bytes and operations, the best first: the throttling layer sees every device, a scheduler only its own; those that
-include the cgroups below. A newer kernel lets the throttling layer count only for disks that were ever throttled."""
+"""Bytes and operations, the best first: the throttling layer sees every device, a scheduler (bfq, cfq) only its own.
+A newer kernel lets the throttling layer count only for disks that were ever throttled."""
+RECURSIVE: Final = "_recursive"
+"""Ends the name of the file that includes the cgroups below."""
 
 
 class BlocksV1:
     """The first pair of files that names a device; one that has only a `Total` counts as absent."""
 
     def __init__(self, files: CgroupFiles) -> None:
-        self._pairs = [tuple(files.open("blkio", name) for name in names) for names in V1_FILES]
+        pairs = (_recursive_or_own(files, *names) for names in V1_FILES)
+        self._pairs = [pair for pair in pairs if pair[0] is not nothing]
 
     def fill(self, sample: Sample) -> None:
         """Enter the figures. Raises Gone."""
         for pair in self._pairs:
-            sizes = blkio(pair[0]())
-            if sizes:
-                self._pairs = [pair]  # another one would begin at another 0
+            if sizes := blkio(pair[0]()):
                 numbers = blkio(pair[1]())
+                self._pairs = [pair]  # another one would begin at another 0
                 sample.counters.devices = {
                     device: Device(*size, *numbers.get(device, (0, 0))) for device, size in sizes.items()
                 }
                 return
+
+
+def _recursive_or_own(files: CgroupFiles, sizes: str, numbers: str) -> tuple[Look, Look]:
+    recursive = files.open("blkio", sizes + RECURSIVE), files.open("blkio", numbers + RECURSIVE)
+    return recursive if recursive[0] is not nothing else (files.open("blkio", sizes), files.open("blkio", numbers))
 
 
 class BlocksV2:

@@ -1,7 +1,7 @@
 """CPU time, throttling, shares and quota of a cgroup.
 
 On v1 the total is cpuacct's, in nanoseconds; user and system time are the unified tree's where the cgroup is in it
-too, since cpuacct.stat counts in steps of 10 ms.
+too, since cpuacct.stat counts in steps of 10 ms. Without a quota the kernel counts no periods.
 Source: kernel documentation, cgroup-v1/cpuacct.rst, scheduler/sched-bwc.rst, cgroup-v2.rst "CPU Interface Files".
 """
 
@@ -11,7 +11,8 @@ from typing import Final
 
 from logd.runtime.cgroup import UNIFIED
 from logd.sampling.folders import CgroupFiles
-from logd.sampling.parse import count, number, pairs
+from logd.sampling.kept import nothing
+from logd.sampling.parse import Columns, count, number, pairs
 from logd.usage import Sample
 
 US: Final = 1000
@@ -29,24 +30,23 @@ class CpuV1:
         self._shares = number(files.read_once("cpu", "cpu.shares"))
         self._quota = max(0, number(files.read_once("cpu", "cpu.cfs_quota_us")))
         self._period = number(files.read_once("cpu", "cpu.cfs_period_us"))
-        self._throttling = files.open("cpu", "cpu.stat")
+        self._throttling = files.open("cpu", "cpu.stat") if self._quota else nothing
+        self._split_columns = Columns(b"user_usec", b"system_usec")
+        self._throttling_columns = Columns(b"nr_periods", b"nr_throttled", b"throttled_time")
 
     def fill(self, sample: Sample) -> None:
         """Enter the figures. Raises Gone."""
         counters = sample.counters
         counters.cpu_ns = number(self._usage())
         if self._ticks is None:
-            table = pairs(self._split())
-            counters.cpu_user_ns = count(table, b"user_usec") * US
-            counters.cpu_system_ns = count(table, b"system_usec") * US
+            user, system = self._split_columns(self._split())
+            counters.cpu_user_ns, counters.cpu_system_ns = user * US, system * US
         else:
             table = pairs(self._ticks())
             counters.cpu_user_ns = count(table, b"user") * TICK_NS
             counters.cpu_system_ns = count(table, b"system") * TICK_NS
-        table = pairs(self._throttling())
-        counters.cpu_periods = count(table, b"nr_periods")
-        counters.cpu_throttled_periods = count(table, b"nr_throttled")
-        counters.cpu_throttled_ns = count(table, b"throttled_time")
+        throttling = self._throttling_columns(self._throttling())
+        counters.cpu_periods, counters.cpu_throttled_periods, counters.cpu_throttled_ns = throttling
         sample.cpu_shares, sample.cpu_quota_us, sample.cpu_period_us = self._shares, self._quota, self._period
 
 
@@ -56,18 +56,19 @@ class CpuV2:
     def __init__(self, files: CgroupFiles) -> None:
         self._stat = files.open(UNIFIED, "cpu.stat")
         self._shares = shares_of_weight(number(files.read_once("cpu", "cpu.weight")))
+        self._columns = Columns(
+            b"usage_usec", b"user_usec", b"system_usec", b"nr_periods", b"nr_throttled", b"throttled_usec"
+        )
         quota, _, period = files.read_once("cpu", "cpu.max").partition(b" ")
         self._quota, self._period = number(quota), number(period)
 
     def fill(self, sample: Sample) -> None:
         """Enter the figures. Raises Gone."""
-        counters, table = sample.counters, pairs(self._stat())
-        counters.cpu_ns = count(table, b"usage_usec") * US
-        counters.cpu_user_ns = count(table, b"user_usec") * US
-        counters.cpu_system_ns = count(table, b"system_usec") * US
-        counters.cpu_periods = count(table, b"nr_periods")
-        counters.cpu_throttled_periods = count(table, b"nr_throttled")
-        counters.cpu_throttled_ns = count(table, b"throttled_usec") * US
+        counters = sample.counters
+        usage, user, system, periods, throttled_periods, throttled = self._columns(self._stat())
+        counters.cpu_ns, counters.cpu_user_ns, counters.cpu_system_ns = usage * US, user * US, system * US
+        counters.cpu_periods, counters.cpu_throttled_periods = periods, throttled_periods
+        counters.cpu_throttled_ns = throttled * US
         sample.cpu_shares, sample.cpu_quota_us, sample.cpu_period_us = self._shares, self._quota, self._period
 
 

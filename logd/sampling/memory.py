@@ -5,44 +5,49 @@ Source: kernel documentation, cgroup-v1/memory.rst, cgroup-v2.rst "Memory Interf
 """
 
 from logd.sampling.folders import CgroupFiles
-from logd.sampling.parse import count, limit, number, pairs
+from logd.sampling.kept import nothing
+from logd.sampling.parse import Columns, limit, number
 from logd.usage import Sample
 
 
 class MemoryV1:
-    """The v1 controller; of memory.stat the `total_` lines, which include the cgroups below."""
+    """The v1 controller; of memory.stat the `total_` lines, which include the cgroups below.
+
+    Without a limit there are no failures to count; kills there are, for want of memory of the machine.
+    """
 
     def __init__(self, files: CgroupFiles) -> None:
         self._usage = files.open("memory", "memory.usage_in_bytes")
         self._stat = files.open("memory", "memory.stat")
-        self._failures = files.open("memory", "memory.failcnt")
         self._kills = files.open("memory", "memory.oom_control")
         self._peak = files.open("memory", "memory.max_usage_in_bytes")
         self._kernel = files.open("memory", "memory.kmem.usage_in_bytes")
         self._limit = limit(files.read_once("memory", "memory.limit_in_bytes"))
+        self._failures = files.open("memory", "memory.failcnt") if self._limit else nothing
         both = limit(files.read_once("memory", "memory.memsw.limit_in_bytes"))
         self._swap_limit = max(0, both - self._limit) if self._limit else both
         self._reservation = limit(files.read_once("memory", "memory.soft_limit_in_bytes"))
+        self._columns = Columns(
+            b"total_rss", b"total_cache", b"total_mapped_file", b"total_active_file", b"total_inactive_file",
+            b"total_swap", b"total_pgfault", b"total_pgmajfault",
+        )  # fmt: skip
+        self._kill_columns = Columns(b"oom_kill")
 
     def fill(self, sample: Sample) -> None:
         """Enter the figures. Raises Gone."""
-        counters, table = sample.counters, pairs(self._stat())
+        counters = sample.counters
         sample.memory_usage = number(self._usage())
-        sample.rss = count(table, b"total_rss")
-        sample.cache = count(table, b"total_cache")
-        sample.mapped_file = count(table, b"total_mapped_file")
-        sample.active_file = count(table, b"total_active_file")
-        sample.inactive_file = count(table, b"total_inactive_file")
-        sample.swap = count(table, b"total_swap")
+        sample.rss, sample.cache, sample.mapped_file, sample.active_file, sample.inactive_file, *others = self._columns(
+            self._stat()
+        )
+        sample.swap, counters.page_faults, counters.major_page_faults = others
         sample.working_set = max(0, sample.memory_usage - sample.inactive_file)
         sample.kernel_memory = number(self._kernel())
         sample.memory_peak = number(self._peak())
         sample.memory_limit, sample.swap_limit = self._limit, self._swap_limit
         sample.memory_reservation = self._reservation
-        counters.page_faults = count(table, b"total_pgfault")
-        counters.major_page_faults = count(table, b"total_pgmajfault")
         counters.memory_failures = number(self._failures())
-        counters.oom_kills = count(pairs(self._kills()), b"oom_kill")
+        counters.oom_kills = self._kill_columns(self._kills())[0]
 
 
 class MemoryV2:
@@ -57,23 +62,24 @@ class MemoryV2:
         self._limit = limit(files.read_once("memory", "memory.max"))
         self._swap_limit = limit(files.read_once("memory", "memory.swap.max"))
         self._reservation = limit(files.read_once("memory", "memory.low"))
+        self._columns = Columns(
+            b"anon", b"file", b"file_mapped", b"active_file", b"inactive_file", b"pgfault", b"pgmajfault",
+            b"kernel", b"kernel_stack", b"slab",
+        )  # fmt: skip
+        self._event_columns = Columns(b"max", b"oom_kill")
 
     def fill(self, sample: Sample) -> None:
         """Enter the figures. Raises Gone."""
-        counters, table, events = sample.counters, pairs(self._stat()), pairs(self._events())
+        counters = sample.counters
         sample.memory_usage = number(self._usage())
-        sample.rss = count(table, b"anon")
-        sample.cache = count(table, b"file")
-        sample.mapped_file = count(table, b"file_mapped")
-        sample.active_file = count(table, b"active_file")
-        sample.inactive_file = count(table, b"inactive_file")
+        sample.rss, sample.cache, sample.mapped_file, sample.active_file, sample.inactive_file, *others = self._columns(
+            self._stat()
+        )
+        counters.page_faults, counters.major_page_faults, kernel, stacks, slab = others
+        counters.memory_failures, counters.oom_kills = self._event_columns(self._events())
         sample.swap = number(self._swap())
         sample.working_set = max(0, sample.memory_usage - sample.inactive_file)
-        sample.kernel_memory = count(table, b"kernel") or count(table, b"kernel_stack") + count(table, b"slab")
+        sample.kernel_memory = kernel or stacks + slab  # the sum of all: since Linux 5.18
         sample.memory_peak = number(self._peak())
         sample.memory_limit, sample.swap_limit = self._limit, self._swap_limit
         sample.memory_reservation = self._reservation
-        counters.page_faults = count(table, b"pgfault")
-        counters.major_page_faults = count(table, b"pgmajfault")
-        counters.memory_failures = count(events, b"max")
-        counters.oom_kills = count(events, b"oom_kill")

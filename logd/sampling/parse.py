@@ -39,6 +39,37 @@ def count(table: Mapping[bytes, bytes], name: bytes) -> int:
     return int(table.get(name, 0))
 
 
+class Columns:
+    """The wanted numbers of a file of `pairs` whose names and their order hardly ever change: found once, then checked.
+
+    That takes half the time of a dictionary, and memory.stat is the longest file of all.
+    """
+
+    def __init__(self, *names: bytes) -> None:
+        self._names = names
+        self._length = -1
+        self._present: list[bytes] = []
+        self._places: list[int] = []
+        self._absent: list[int] = []
+
+    def __call__(self, data: bytes) -> list[int]:
+        """Return the numbers in the order of the names, 0 for one that is not there."""
+        words = data.split()
+        if len(words) != self._length or [words[place - 1] for place in self._places] != self._present:
+            self._find(words)
+        values = [int(words[place]) for place in self._places]
+        for index in self._absent:
+            values.insert(index, 0)
+        return values
+
+    def _find(self, words: list[bytes]) -> None:
+        table = {name: 2 * index + 1 for index, name in enumerate(words[: len(words) // 2 * 2 : 2])}
+        self._length = len(words)
+        self._present = [name for name in self._names if name in table]
+        self._places = [table[name] for name in self._present]
+        self._absent = [index for index, name in enumerate(self._names) if name not in table]
+
+
 def pressure(data: bytes) -> tuple[Stall, float]:
     """Read a *.pressure file: the stalled times, and in which part (0 to 1) of the last ten seconds some task waited.
 
