@@ -142,14 +142,14 @@ def parse_ram_size(text: str) -> int:
     return _parse_size(text, 1024)
 
 
-def format_size(size: int) -> str:
-    """Return a decimal size of four digits at most, as Docker prints it: `0B`, `1.44MB`, `203kB`."""
-    return _format_size(size, 1000, ("B", "kB", "MB", "GB", "TB", "PB", "EB"))
+def format_size(size: int, digits: int = 4) -> str:
+    """Return a decimal size of so many digits at most, as Docker prints it: `0B`, `1.44MB`, `203kB`."""
+    return _format_size(size, 1000, ("B", "kB", "MB", "GB", "TB", "PB", "EB"), digits)
 
 
 def format_ram_size(size: int) -> str:
     """Return a binary size of four digits at most, as Docker prints it: `7.653GiB`."""
-    return _format_size(size, 1024, ("B", "KiB", "MiB", "GiB", "TiB", "PiB", "EiB"))
+    return _format_size(size, 1024, ("B", "KiB", "MiB", "GiB", "TiB", "PiB", "EiB"), 4)
 
 
 def _parse_size(text: str, base: int) -> int:
@@ -160,11 +160,13 @@ def _parse_size(text: str, base: int) -> int:
     return _scaled(match[1], base**power)
 
 
-def _format_size(size: int, base: int, names: tuple[str, ...]) -> str:
+def _format_size(size: int, base: int, names: tuple[str, ...], digits: int) -> str:
     value, index = float(size), 0
     while value >= base and index < len(names) - 1:
         value, index = value / base, index + 1
-    return f"{value:.4g}{names[index]}"
+    if value >= 10**digits - 0.5 and index < len(names) - 1:
+        value, index = value / base, index + 1  # it would be rounded to 1e+03
+    return f"{value:.{digits}g}{names[index]}"
 
 
 def _scaled(number: str, unit: int) -> int:

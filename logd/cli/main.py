@@ -7,7 +7,16 @@ from collections.abc import Sequence
 
 import click
 
-from logd.cli import container_commands, driver_commands, image_commands, log_commands, run_command, system_commands
+from logd.cli import (
+    container_commands,
+    driver_commands,
+    image_commands,
+    log_commands,
+    run_command,
+    stats_command,
+    system_commands,
+    top,
+)
 from logd.cli.client import DEFAULT_HOST, Client
 from logd.cli.command import Group
 from logd.cli.completion import CONTAINER, PassedOn, completion, flags_of_daemon, flags_of_logs
@@ -84,6 +93,8 @@ for _command in (
     container_commands.kill,
     container_commands.rm,
     container_commands.inspect,
+    top.top,
+    stats_command.stats,
     image_commands.images,
     image_commands.import_,
     image_commands.load,

@@ -1,0 +1,95 @@
+"""`logd stats`: the figures of `docker stats` in its columns, of all containers with one question a second."""
+
+import sys
+import time
+from collections.abc import Sequence
+from typing import Any, Final
+
+import click
+
+from logd.cli.client import Client
+from logd.cli.command import Command
+from logd.cli.completion import CONTAINER
+from logd.cli.container_commands import SHORT_ID
+from logd.cli.tables import print_json_lines, print_table
+from logd.cli.terminal import is_terminal
+from logd.cli.usage import Usage, amount, ask, compare, memory_size, pair, percent
+from logd.errors import NotFound
+
+INTERVAL_S: Final = 1.0
+TITLES: Final = ("CONTAINER ID", "NAME", "CPU %", "MEM USAGE / LIMIT", "MEM %", "NET I/O", "BLOCK I/O", "PIDS")
+JSON_KEYS: Final = ("ID", "Name", "CPUPerc", "MemUsage", "MemPerc", "NetIO", "BlockIO", "PIDs")
+"""docker's names, in the order of the columns."""
+REDRAW: Final = "\x1b[H\x1b[J"
+"""The cursor to the upper left, and what is there away (ECMA-48: CUP, ED)."""
+
+
+@click.command(
+    cls=Command,
+    examples=(
+        "logd stats",
+        "logd stats --no-stream web db",
+        "logd stats --no-stream --format json | jq -r '.Name, .CPUPerc'",
+    ),
+)
+@click.option("-a", "--all", "every", is_flag=True, help="Show containers that don't run too.")
+@click.option("--no-stream", is_flag=True, help="Print the figures once.")
+@click.option("--format", "form", type=click.Choice(["table", "json"]), default="table", show_default=True)
+@click.argument("containers", nargs=-1, type=CONTAINER, metavar="[CONTAINER...]")
+@click.pass_obj
+def stats(client: Client, *, every: bool, no_stream: bool, form: str, containers: Sequence[str]) -> None:
+    """Show what containers use, each second, as `docker stats` does. See `logd top` for more."""
+    every = every or bool(containers)
+    earlier = ask(client, every=every)
+    select(compare(None, earlier), containers)  # a name that is wrong is said at once
+    while True:
+        time.sleep(INTERVAL_S)
+        now = ask(client, every=every)
+        _print(select(compare(earlier, now), containers), form, redraw=not no_stream)
+        if no_stream:
+            return
+        earlier = now
+
+
+def select(usages: Sequence[Usage], references: Sequence[str]) -> list[Usage]:
+    """Return those with these names or beginnings of ids, or all. Raises NotFound for one that there is not."""
+    if not references:
+        return list(usages)
+    found = []
+    for reference in references:
+        fits = [one for one in usages if one.name == reference.removeprefix("/")]
+        fits = fits or [one for one in usages if one.id.startswith(reference)]
+        if len(fits) != 1:
+            raise NotFound(f"No such container: {reference}")
+        found.append(fits[0])
+    return found
+
+
+def row(one: Usage) -> tuple[str, ...]:
+    """Return the cells of a container, written as docker writes them."""
+    runs = one.pids > 0
+    network, blocks = ((one.rx_bytes, one.tx_bytes), (one.read_bytes, one.written_bytes)) if runs else ((0, 0), (0, 0))
+    return (
+        one.id[:SHORT_ID],
+        one.name,
+        percent(one.cpu_percent if runs else 0.0),
+        pair(memory_size(one.memory), memory_size(one.memory_limit if runs else 0)),
+        percent(one.memory_percent),
+        pair(*map(amount, network)),
+        pair(*map(amount, blocks)),
+        str(one.pids),
+    )
+
+
+def _print(usages: Sequence[Usage], form: str, *, redraw: bool) -> None:
+    rows = [row(one) for one in usages]
+    if form == "json":
+        objects: list[dict[str, Any]] = [
+            {**dict(zip(JSON_KEYS, cells, strict=True)), "Container": cells[0]} for cells in rows
+        ]
+        print_json_lines(objects)
+    else:
+        if redraw and is_terminal(1):
+            sys.stdout.write(REDRAW)
+        print_table(TITLES, rows)
+    sys.stdout.flush()
