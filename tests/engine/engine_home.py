@@ -7,6 +7,7 @@ import secrets
 import shutil
 import signal
 import subprocess
+import sys
 import tarfile
 import time
 from contextlib import asynccontextmanager
@@ -22,6 +23,23 @@ from logd.spec import ContainerSpec, HostConfig
 
 APPLET_NAMES = "sh cat echo true false sleep head seq yes ls id env kill printf dd wc test touch"
 DATA_FILES = {"etc/passwd": b"root:x:0:0:root:/root:/bin/sh\n", "etc/group": b"root:x:0:\n", "data/seed": b"seed\n"}
+CRASHING = """
+import asyncio, os, sys
+from pathlib import Path
+from engine_home import Home
+from logd.spec import HostConfig
+home = Home(Path(sys.argv[1]), Path(sys.argv[2]))
+
+def crash(*_):
+    os._exit(9)
+
+async def main():
+    async with home.engine() as driver:
+{body}
+        crash()
+
+asyncio.run(main())
+"""
 
 
 def busybox_archive():
@@ -160,3 +178,13 @@ class Driver:
             for event in self.events._kept
             if event["Actor"]["ID"] == container.id
         ]
+
+
+def crash(home, body):
+    """Run an engine in a process of its own, in which `body` runs and which then ends like one killed with -9."""
+    code = CRASHING.format(body="\n".join(f"        {line}" for line in body.strip().splitlines()))
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(Path(__file__).parent), *sys.path])}
+    argv = [sys.executable, "-c", code, str(home.config.data_root), str(home.config.exec_root)]
+    ended = subprocess.run(argv, env=environment, capture_output=True, text=True, timeout=60, check=False)
+    assert ended.returncode == 9, ended.stderr
+    return ended.stdout.split()

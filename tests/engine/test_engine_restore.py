@@ -5,44 +5,13 @@ import json
 import os
 import shutil
 import subprocess
-import sys
 import time
-from pathlib import Path
 
 import pytest
-from engine_home import Home, is_alive, wait_for
+from engine_home import Home, crash, is_alive, wait_for
 
 from logd.container import FILE_NAME
 from logd.errors import LogdError, NotFound
-
-CRASHING = """
-import asyncio, os, sys
-from pathlib import Path
-from engine_home import Home
-from logd.spec import HostConfig
-home = Home(Path(sys.argv[1]), Path(sys.argv[2]))
-
-def crash(*_):
-    os._exit(9)
-
-async def main():
-    async with home.engine() as driver:
-{body}
-        crash()
-
-asyncio.run(main())
-"""
-
-
-def crash(home, body):
-    """Run an engine in a process of its own, in which `body` runs and which then ends like one killed with -9."""
-    code = CRASHING.format(body="\n".join(f"        {line}" for line in body.strip().splitlines()))
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(Path(__file__).parent), *sys.path])}
-    argv = [sys.executable, "-c", code, str(home.config.data_root), str(home.config.exec_root)]
-    ended = subprocess.run(argv, env=environment, capture_output=True, text=True, timeout=60, check=False)
-    assert ended.returncode == 9, ended.stderr
-    return ended.stdout.split()
-
 
 START = """
 container = await driver.create({command}, name="web")
