@@ -39,8 +39,8 @@ SETTLED_NS: Final = 20_000_000
 """A folder whose names have changed less than so long ago may change again without another time of change: the kernel
 notes times by its clock tick, 10 ms at most."""
 _DATA_ENDINGS: Final = tuple(f".{name}" for name in STREAM_NAMES.values())
-PLACED: Final = (Kind.DATA, Kind.ADOPTED, Kind.GAP)
-"""Entries that move a stream's end."""
+HELD: Final = (Kind.DATA, Kind.ADOPTED)
+"""Entries that move a stream's end: a segment's base lies behind the gaps before it, later ones have no length."""
 
 
 class Measure(NamedTuple):
@@ -100,19 +100,18 @@ class Gauge:
 
     def read(self) -> Measure:
         """Return what the store is like now (reads what is in memory as a rule)."""
-        info = os.fstat(self._folder)
-        is_changed = info.st_mtime_ns != self._changed_ns and info.st_nlink > 0
-        if is_changed:
+        if self._is_changed():
             self._totals.open(self._folder)
             self._cursors.open(self._folder)
         drivers = self._cursors.read()
         if (raw := self._totals.read()) is not None:
             self._counts = unpack_totals(raw) or self._counts
-        if is_changed:
+        changed_ns = self._is_changed()
+        if changed_ns:
             self._find_newest()
         self._look_at_index()
-        if is_changed:
-            self._measure_folder(info.st_mtime_ns)
+        if changed_ns:
+            self._measure_folder(changed_ns)
         return Measure(
             (self._ends[0], self._ends[1]),
             self._last_ns,
@@ -122,6 +121,11 @@ class Gauge:
             self._counts,
             drivers,
         )
+
+    def _is_changed(self) -> int:
+        """Return when names in the folder have changed since they were last listed, 0 if they have not."""
+        info = os.fstat(self._folder)
+        return info.st_mtime_ns if info.st_mtime_ns != self._changed_ns and info.st_nlink else 0
 
     # -- the newest index --------------------------------------------------------------------------------------------
 
@@ -172,12 +176,14 @@ class Gauge:
             if self._bases[at] + self._open_sizes[at] > self._ends[at]:  # else nothing of this stream has come
                 self._take(at, _last_of(self._index, stream, self._measured, size))
         self._measured = size
+        if not os.fstat(self._index).st_nlink:  # retention was so quick that the sizes may have been of nothing
+            self._find_newest()
+            self._look_at_index()
 
     def _take(self, at: int, entry: Entry | None) -> None:
         if entry is not None:
             self._ends[at] = max(self._ends[at], entry.position + entry.length)
-            if entry.kind != Kind.GAP:
-                self._last_ns = max(self._last_ns, entry.time_ns)
+            self._last_ns = max(self._last_ns, entry.time_ns)
 
     def _find_last_output(self, numbers: list[int]) -> None:
         """Look for the time of the last output, of the newest segment that has any."""
@@ -196,7 +202,7 @@ class Gauge:
         try:
             size = os.lseek(index, 0, os.SEEK_END)
             found = (_last_of(index, stream, HEADER_BYTES, size - size % ENTRY_BYTES) for stream in STREAMS)
-            return max((one.time_ns for one in found if one is not None and one.kind != Kind.GAP), default=0)
+            return max((one.time_ns for one in found if one is not None), default=0)
         finally:
             os.close(index)
 
@@ -328,7 +334,7 @@ def _numbers(path: str) -> list[int]:
 
 
 def _last_of(index: int, stream: int, low: int, high: int) -> Entry | None:
-    """Return a stream's last sound entry that moves its end, of those between two offsets of an index."""
+    """Return a stream's last sound entry that names bytes, of those between two offsets of an index."""
     wanted = bytes((stream,))
     while high > low:
         start = max(low, high - PIECE_BYTES)
@@ -337,7 +343,7 @@ def _last_of(index: int, stream: int, low: int, high: int) -> Entry | None:
         at = len(streams)
         while (at := streams.rfind(wanted, 0, at)) >= 0:
             entry = unpack_entry(block[at * ENTRY_BYTES : (at + 1) * ENTRY_BYTES])
-            if entry is not None and entry.sequence == start // ENTRY_BYTES + at and entry.kind in PLACED:
+            if entry is not None and entry.sequence == start // ENTRY_BYTES + at and entry.kind in HELD:
                 return entry
         high = start
     return None
