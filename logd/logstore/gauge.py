@@ -138,8 +138,7 @@ class Gauge:
         if self._index >= 0 and os.fstat(self._index).st_nlink:
             return
         numbers = _numbers(self._path)  # at first, or when retention was quicker than we are
-        newest = next((number for number in reversed(numbers) if number > self._number and self._open(number)), 0)
-        if newest and not self._last_ns:
+        if any(number > self._number and self._open(number) for number in reversed(numbers)):
             self._find_last_output(numbers)
 
     def _open(self, number: int) -> bool:
@@ -186,13 +185,12 @@ class Gauge:
             self._last_ns = max(self._last_ns, entry.time_ns)
 
     def _find_last_output(self, numbers: list[int]) -> None:
-        """Look for the time of the last output, of the newest segment that has any."""
+        """Look, of segments that were not read to their ends, for the time of the last output."""
+        before = self._last_ns
         self._look_at_index()
-        for number in reversed(numbers):
-            if self._last_ns:
-                return
-            if number < self._number:
-                self._last_ns = self._last_output(number)
+        if self._last_ns == before:
+            older = (self._last_output(number) for number in reversed(numbers) if number < self._number)
+            self._last_ns = max(before, next((found for found in older if found), 0))
 
     def _last_output(self, number: int) -> int:
         try:
