@@ -25,6 +25,7 @@ from logd.api import (
     images,
     lifecycle,
     logs,
+    metrics,
     networks,
     overview,
     runs,
@@ -34,6 +35,7 @@ from logd.api import (
     volumes,
 )
 from logd.api.call import NEWEST, OLDEST, Call, Handler, Parts, Route, Version, failure
+from logd.api.counting import count
 from logd.errors import InvalidParameter, LogdError
 
 if TYPE_CHECKING:
@@ -42,6 +44,7 @@ if TYPE_CHECKING:
     from logd.events import EventBus
     from logd.images.store import ImageStore
     from logd.logstore.follow import Watcher
+    from logd.metrics.scrape import Scraper
 
 log = logging.getLogger(__name__)
 
@@ -93,16 +96,22 @@ class Service:
         self._lasting: set[asyncio.Task[web.StreamResponse]] = set()
 
     async def handle(self, request: web.Request) -> web.StreamResponse:
-        """Answer one request; whatever goes wrong becomes an answer too."""
+        """Answer one request, and count it."""
         path, version = request.path, NEWEST
         versioned = VERSIONED.fullmatch(path)
         if versioned:
             version, path = parse_version(versioned[1]), versioned[2]
         found = self._router.find(request.method, path)
         if found is None:
+            self._parts.metrics.daemon.answered(request.method, "", 404)
             return failure("page not found", 404)
         route, names = found
         call = Call(self._parts, request, version, names)
+        return await count(route, call, self._answer)
+
+    async def _answer(self, route: Route, call: Call) -> web.StreamResponse:
+        """Have a route answer; whatever goes wrong becomes an answer too."""
+        request, version = call.request, call.version
         try:
             _check_version(version)
             return await (self._to_the_end(route, call) if route.lasting else route.handler(call))
@@ -145,6 +154,7 @@ class Service:
 def _failed(call: Call, message: str, status: int) -> web.StreamResponse:
     """Return the error as an answer; where one has begun, cut the connection, so that it can't pass for whole."""
     if call.begun:
+        call.cut = True
         if call.request.transport is not None:
             call.request.transport.abort()
         raise ConnectionResetError(message)
@@ -185,11 +195,16 @@ async def _sign(request: web.Request, response: web.StreamResponse) -> None:
 
 
 def make_app(
-    engine: "Engine", images_store: "ImageStore", bus: "EventBus", config: "DaemonConfig", watcher: "Watcher"
+    engine: "Engine",
+    images_store: "ImageStore",
+    bus: "EventBus",
+    config: "DaemonConfig",
+    watcher: "Watcher",
+    scraper: "Scraper",
 ) -> web.Application:
     """Return the application. Run it with `handler_cancellation=True`, so that a client's going ends its stream."""
     readers = ThreadPoolExecutor(READER_THREADS, "logs")
-    parts = Parts(engine, images_store, bus, config, watcher, readers)
+    parts = Parts(engine, images_store, bus, config, watcher, readers, scraper)
     modules = (
         system,
         containers,
@@ -208,9 +223,12 @@ def make_app(
         discovery,
         doctor,
         stores,
+        metrics,
         absent,
     )
-    service = Service(parts, [route for module in modules for route in module.ROUTES])
+    routes = [route for module in modules for route in module.ROUTES]
+    scraper.daemon.expect_streams(sorted({route.stream for route in routes} - {""}))
+    service = Service(parts, routes)
     app = web.Application()
     app.router.add_route("*", r"/{path:[\s\S]*}", service.handle)
     app.on_response_prepare.append(_sign)

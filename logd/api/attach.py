@@ -141,4 +141,4 @@ async def _receive(attachment: "Attachment", connection: Connection, *, stdin: b
     await connection.wait_lost()
 
 
-ROUTES: Final = [Route("POST", "/containers/{name}/attach", attach)]
+ROUTES: Final = [Route("POST", "/containers/{name}/attach", attach, stream="attach")]

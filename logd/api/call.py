@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from logd.events import EventBus
     from logd.images.store import ImageStore
     from logd.logstore.follow import Watcher
+    from logd.metrics.scrape import Scraper
 
 T = TypeVar("T")
 
@@ -43,6 +44,7 @@ class Parts:
     watcher: "Watcher"
     readers: Executor
     """Threads that may wait for a disk on which logs lie; a frozen one stalls them and nothing else."""
+    metrics: "Scraper"
     streams: "set[asyncio.Task[Any]]" = field(default_factory=set)
     """Requests that go on until something happens; they are ended when the daemon stops."""
     readings: Readings = field(default_factory=Readings)
@@ -74,6 +76,8 @@ class Call:
         self.query = request.rel_url.query
         self.begun = False
         """Whether the head of a streamed answer may have been sent."""
+        self.cut = False
+        """Whether an answer that had begun was cut off by an error."""
 
     @property
     def name(self) -> str:
@@ -171,12 +175,15 @@ class Route(NamedTuple):
     """A method and path with {name} or {name:slashes} in it. `lasting` ones run to their end without their client.
 
     A lasting handler changes something, and half a change is worse than one that nobody waits for.
+    `stream`: what kind of answer it is that lasts, for the metrics; `action`: what dockerd times it as, (kind, name).
     """
 
     method: str
     path: str
     handler: Handler
     lasting: bool = False
+    stream: str = ""
+    action: tuple[str, str] | None = None
 
 
 def answer(value: Any, status: int = 200) -> web.Response:

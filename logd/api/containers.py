@@ -210,6 +210,6 @@ ROUTES: Final = [
     Route("GET", "/containers/json", list_containers),
     Route("GET", "/containers/{name}/json", inspect_container),
     Route("GET", "/containers/{name}/top", top),
-    Route("DELETE", "/containers/{name}", delete_container, lasting=True),
+    Route("DELETE", "/containers/{name}", delete_container, lasting=True, action=("container", "delete")),
     Route("POST", "/containers/prune", prune, lasting=True),
 ]

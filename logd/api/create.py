@@ -74,4 +74,4 @@ def _check_platform(call: Call, platform: str, reference: str) -> None:
         )
 
 
-ROUTES: Final = [Route("POST", "/containers/create", create, lasting=True)]
+ROUTES: Final = [Route("POST", "/containers/create", create, lasting=True, action=("container", "create"))]

@@ -45,4 +45,4 @@ def _time(call: Call, key: str) -> int | None:
         raise InvalidParameter(f'invalid value for "{key}": {error}') from error
 
 
-ROUTES: Final = [Route("GET", "/events", stream_events)]
+ROUTES: Final = [Route("GET", "/events", stream_events, stream="events")]

@@ -185,10 +185,10 @@ class Progress:
 ROUTES: Final = [
     Route("GET", "/images/json", list_images),
     Route("GET", "/images/{name:slashes}/json", inspect_image),
-    Route("GET", "/images/{name:slashes}/history", history),
-    Route("POST", "/images/load", load),
-    Route("POST", "/images/create", create_image),
+    Route("GET", "/images/{name:slashes}/history", history, action=("image", "history")),
+    Route("POST", "/images/load", load, action=("image", "load")),
+    Route("POST", "/images/create", create_image, action=("image", "import")),
     Route("POST", "/images/prune", prune, lasting=True),
     Route("POST", "/images/{name:slashes}/tag", tag),
-    Route("DELETE", "/images/{name:slashes}", delete_image, lasting=True),
+    Route("DELETE", "/images/{name:slashes}", delete_image, lasting=True, action=("image", "delete")),
 ]

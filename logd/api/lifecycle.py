@@ -82,11 +82,11 @@ async def resize(call: Call) -> web.Response:
 
 
 ROUTES: Final = [
-    Route("POST", "/containers/{name}/start", start, lasting=True),
+    Route("POST", "/containers/{name}/start", start, lasting=True, action=("container", "start")),
     Route("POST", "/containers/{name}/stop", stop, lasting=True),
     Route("POST", "/containers/{name}/restart", restart, lasting=True),
     Route("POST", "/containers/{name}/kill", kill, lasting=True),
-    Route("POST", "/containers/{name}/wait", wait),
+    Route("POST", "/containers/{name}/wait", wait, stream="wait"),
     Route("POST", "/containers/{name}/rename", rename, lasting=True),
     Route("POST", "/containers/{name}/resize", resize),
 ]

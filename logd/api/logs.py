@@ -111,4 +111,4 @@ def _time(call: Call, key: str) -> int | None:
         raise InvalidParameter(f'invalid value for "{key}": {error}') from error
 
 
-ROUTES: Final = [Route("GET", "/containers/{name}/logs", logs)]
+ROUTES: Final = [Route("GET", "/containers/{name}/logs", logs, stream="logs")]

@@ -143,4 +143,4 @@ def _used(container: "Container", look: Look, memory_total: int) -> dict[str, An
     }
 
 
-ROUTES: Final = [Route("GET", "/logd/stats", stats)]
+ROUTES: Final = [Route("GET", "/logd/stats", stats, stream="stats")]

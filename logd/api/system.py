@@ -217,8 +217,8 @@ async def list_plugins(call: Call) -> web.Response:
 ROUTES: Final = [
     Route("GET", "/_ping", ping),
     Route("HEAD", "/_ping", ping),
-    Route("GET", "/version", get_version),
-    Route("GET", "/info", info),
+    Route("GET", "/version", get_version, action=("host", "system_version")),
+    Route("GET", "/info", info, action=("host", "system_info")),
     Route("GET", "/system/df", disk_usage),
     Route("GET", "/plugins", list_plugins),
 ]

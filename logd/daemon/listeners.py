@@ -1,6 +1,7 @@
 """From `hosts` to listening sockets: unix:///path, fd:// (socket activation), tcp://address:port with client TLS."""
 
 import grp
+import ipaddress
 import logging
 import os
 import socket
@@ -8,7 +9,7 @@ import stat
 from pathlib import Path
 from typing import Final, NamedTuple
 
-from logd.config import DaemonConfig
+from logd.config import DEFAULT_METRICS_ADDR, DaemonConfig
 from logd.daemon.lock import make_folder
 from logd.daemon.tls import ServerContext, server_context
 from logd.errors import Conflict, InvalidParameter, LogdError
@@ -47,6 +48,27 @@ def open_listeners(config: DaemonConfig, activated: list[socket.socket]) -> list
             listener.close()
         raise
     return listeners
+
+
+def open_metrics(config: DaemonConfig) -> list[socket.socket]:
+    """Bind metrics-addr. Raises LogdError, unless it is the default that is in use: then the answer is none."""
+    address = DEFAULT_METRICS_ADDR if config.metrics_addr is None else config.metrics_addr
+    if not address:
+        return []
+    try:
+        found = _open_tcp(f"metrics-addr: {address}", address)
+    except LogdError as error:
+        if config.metrics_addr is not None:
+            raise
+        LOG.warning("%s: metrics are served on the API's socket only (set metrics-addr)", error)
+        return []
+    for one in found:
+        where, port, *_ = one.getsockname()
+        shown = f"[{where}]:{port}" if one.family == socket.AF_INET6 else f"{where}:{port}"
+        LOG.info("Metrics listen on %s", shown)
+        if not ipaddress.ip_address(where.partition("%")[0]).is_loopback:
+            LOG.warning("metrics-addr: whoever reaches %s reads the names of containers and what they use", shown)
+    return found
 
 
 def _open(host: str, config: DaemonConfig, activated: list[socket.socket], tls: ServerContext | None) -> list[Listener]:
@@ -124,10 +146,13 @@ def _remove_stale(path: Path) -> None:
 
 
 def _open_tcp(host: str, address: str) -> list[socket.socket]:
+    """Bind an address, all that a name stands for, and all of the host for none. Raises LogdError."""
     name, _, port = address.rpartition(":")
     found: list[socket.socket] = []
     try:
-        answers = socket.getaddrinfo(name.strip("[]"), int(port), type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+        answers = socket.getaddrinfo(
+            name.strip("[]") or None, int(port), type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+        )
         for family, kind, protocol, _, where in dict.fromkeys(answers):
             server = socket.socket(family, kind | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC, protocol)
             found.append(server)

@@ -13,12 +13,14 @@ from typing import Any, Final
 from aiohttp import web
 
 from logd.api.app import make_app
+from logd.api.metrics_listener import MetricsListener
 from logd.api.server import Runner
 from logd.api.system import daemon_id
 from logd.config import DaemonConfig
 from logd.daemon import reloaded
 from logd.daemon.config_file import Loaded
-from logd.daemon.listeners import BACKLOG, Listener
+from logd.daemon.listeners import BACKLOG, Listener, open_metrics
+from logd.daemon.measuring import make_scraper
 from logd.daemon.notify import Notifier
 from logd.daemon.ownlog import OwnLog
 from logd.daemon.tls import ServerContext
@@ -64,10 +66,15 @@ class Service:
         async with AsyncExitStack() as stack:
             for listener in listeners:
                 stack.callback(listener.close)
+            measured = open_metrics(self._config)
+            for one in measured:
+                stack.callback(one.close)
             _background(stack, self._feed_watchdog(), "watchdog")
             engine, images, watcher = await self._build(stack)
+            scraper = make_scraper(engine, self._events, self._config)
+            stack.callback(scraper.close)
             runner = Runner(
-                make_app(engine, images, self._events, self._config, watcher),
+                make_app(engine, images, self._events, self._config, watcher, scraper),
                 handle_signals=False,
                 handler_cancellation=True,
                 access_log=None,
@@ -76,6 +83,9 @@ class Service:
             )
             await runner.setup()
             stack.push_async_callback(self._close_runner, runner)
+            metrics = MetricsListener(scraper)
+            stack.push_async_callback(metrics.close)
+            await metrics.start(measured)
             await self._serve(runner, listeners)
 
     def _signals(self) -> dict[signal.Signals, Callable[[], None]]:

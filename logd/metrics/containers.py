@@ -5,7 +5,6 @@ end the counters stay for KEEP_S, so that every scraper sees the last of them; m
 container used that came and went between two scrapes is in its parent's series, which the kernel adds up.
 """
 
-import os
 import time
 from collections.abc import Callable
 from typing import ClassVar, Final, NamedTuple, Protocol
@@ -79,9 +78,7 @@ class ContainerCollector(Collector):
         self._layer_bytes = layer_bytes
         self._devices = Devices()
         self._file_system = FileSystem(config.data_root, self._devices)
-        self._groups = Groups(
-            machine, self._file_system, self._devices, os.path.dirname(cgroup_path("", config.cgroup_parent))
-        )
+        self._groups = Groups(machine, self._file_system, self._devices, cgroup_path("", config.cgroup_parent))
         self._existing: list[Container] = []
         self._departed: list[Container] = []
         self._kept: dict[str, _Kept] = {}
@@ -106,7 +103,8 @@ class ContainerCollector(Collector):
 
     def _write(self, page: Page, container: Container, now_s: float, room: Room | None) -> None:
         """Write a container's series; one that was removed has no room."""
-        running, exists, exited = container.state.running, room is not None, lifecycle.has_exited(container)
+        running = lifecycle.is_running(container)
+        exists, exited = room is not None, lifecycle.has_exited(container)
         look = self._look(container, now_s, running=running)
         shape = figures.shape_of(look.counters, look.sample) if look.counters is not None else None
         layer = self._layer_bytes(container) if exists else None

@@ -48,11 +48,12 @@ class Source(Protocol):
         """Return all containers."""
 
 
-class HealthCounts(Protocol):
+@dataclass
+class HealthCounts:
     """How many health checks have been run, and how many of them have failed."""
 
-    checks: int
-    failed: int
+    checks: int = 0
+    failed: int = 0
 
 
 @dataclass

@@ -3,7 +3,6 @@
 The daemon's own cgroup for containers has series before it exists, so that the first container's use is an increase.
 """
 
-import os
 import time
 from collections.abc import Iterable
 from typing import Final, NamedTuple, Protocol
@@ -12,14 +11,9 @@ from logd.metrics import figures
 from logd.metrics.devices import Devices, FileSystem, Room
 from logd.metrics.families import CONTAINER, Family, Layout, Page, Subject
 from logd.metrics.lifecycle import LAST_SEEN, OOM_EVENTS, START_TIME
-from logd.sampling.kept import KeptFile
-from logd.sampling.parse import net_dev
 from logd.usage import Counters, Sample
 
 ROOT: Final = "/"
-HOST_NET_DEV: Final = "/proc/self/net/dev"
-NOT_OF_THE_HOST: Final = ("veth", "docker")
-"""Interfaces that carry what others carry too; cAdvisor leaves them out as well."""
 MAX_GROUPS: Final = 64
 """How many cgroups are followed; each has files open, and a client chooses the parents of containers."""
 
@@ -72,12 +66,11 @@ class Groups:
         self._machine = machine
         self._device = file_system.device
         self._devices = devices
-        self._network = KeptFile(HOST_NET_DEV)
         self._boot_s = time.time() - time.clock_gettime(time.CLOCK_BOOTTIME)
         self._subjects = {ROOT: Subject({"id": ROOT})}
         self._kept: dict[str, _Kept] = {}
-        self._lasting = {ROOT, parent}
-        self._subjects.setdefault(parent, Subject({"id": parent}))
+        self.follow(f"{parent}/container")
+        self._lasting = frozenset(self._subjects)
 
     def follow(self, path: str) -> None:
         """Have series of the cgroups above `path` from now on, for as long as they are there."""
@@ -92,13 +85,6 @@ class Groups:
             if sample is None:
                 self._write_absent(page, path, subject)
                 continue
-            if path == ROOT:
-                sample.counters.interfaces = {
-                    name: interface
-                    for name, interface in net_dev(self._network.read()).items()
-                    if not name.startswith(NOT_OF_THE_HOST)
-                }
-                sample.memory_limit = self._machine.memory_bytes
             self._write_figures(page, path, subject, sample.counters, sample)
             page.add(LAST_SEEN, now_s, subject)
         self._write_machine(page, room)
@@ -134,5 +120,5 @@ class Groups:
 
 def _above(path: str) -> Iterable[str]:
     """Return the cgroups between a container's (`/a/b/<id>`) and the root: /a/b and /a."""
-    while (path := os.path.dirname(path)) != ROOT:
-        yield path
+    parts = [part for part in path.split("/") if part][:-1]
+    return ["/" + "/".join(parts[:end]) for end in range(len(parts), 0, -1)]

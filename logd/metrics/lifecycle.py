@@ -73,9 +73,14 @@ def log_values(container: Container, *, exists: bool, exited: bool) -> tuple[flo
     return tuple(values)
 
 
+def is_running(container: Container) -> bool:
+    """Tell whether it has a process: one that waits for its restart has none, though Docker calls it running."""
+    return container.state.running and not container.state.restarting
+
+
 def has_exited(container: Container) -> bool:
     """Tell whether there is an exit to show: of a container that does not run now."""
-    return not container.state.running and container.state.finished_ns > 0
+    return container.state.finished_ns > 0 and not is_running(container)
 
 
 def _health(container: Container) -> int:
