@@ -163,7 +163,7 @@ class View:
     def _foot(self) -> Text:
         age_s = time.monotonic() - self._taken_at
         if self.trouble:
-            return Text(visible(f"{self.trouble}: trying again"), "bold red")
+            return Text(visible(f"trying again: {self.trouble}"), "bold red")
         if self._answer is not None and age_s > STALE_S and not self._is_paused:
             return Text(f"the daemon has not answered for {age_s:.0f} s", "bold red")
         if self._is_typing:

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 from cli_peer import Logs, Peer
+from screen import Screen
 
 
 @pytest.fixture
@@ -19,3 +20,10 @@ def logs(peer: Peer) -> Iterator[Logs]:
     logs = Logs(peer.host)
     yield logs
     logs.close()
+
+
+@pytest.fixture
+def screen() -> Iterator[Screen]:
+    screen = Screen()
+    yield screen
+    screen.close()

@@ -1,48 +1,11 @@
-"""`logs` on a terminal: a pseudo-terminal of which the test is the screen."""
+"""`logs` on a terminal."""
 
-import os
-import select
 import signal
-import subprocess
 import threading
-import time
 from collections.abc import Iterator
 
-import pytest
 from cli_peer import END, Logs, Peer, err, gap, out
-
-
-class Screen:
-    """A terminal. `text` is what has been sent to it, with its line ends as a program wrote them."""
-
-    def __init__(self) -> None:
-        self.master, self.slave = os.openpty()
-        self.text = b""
-
-    def read_until(self, wanted: bytes, timeout_s: float = 20) -> None:
-        deadline = time.monotonic() + timeout_s
-        while wanted not in self.text:
-            ready, _, _ = select.select([self.master], [], [], deadline - time.monotonic())
-            assert ready, f"{wanted!r} did not come: {self.text!r}"
-            self.text += os.read(self.master, 65536).replace(b"\r\n", b"\n")
-
-    def read_all(self, process: subprocess.Popen[bytes]) -> bytes:
-        """Read until the process has ended and all is read."""
-        process.wait(20)
-        os.write(self.slave, b"\x04END")
-        self.read_until(b"\x04END")
-        return self.text.removesuffix(b"\x04END")
-
-    def close(self) -> None:
-        os.close(self.master)
-        os.close(self.slave)
-
-
-@pytest.fixture
-def screen() -> Iterator[Screen]:
-    screen = Screen()
-    yield screen
-    screen.close()
+from screen import Screen
 
 
 def shown(logs: Logs, screen: Screen, *arguments: str) -> bytes:
