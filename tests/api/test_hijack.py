@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 from aiohttp import web
+from own_metrics import own_metrics
 
 from logd.api.app import Service
 from logd.api.call import Call, Route
@@ -44,7 +45,8 @@ async def peer():
 
 @pytest.fixture
 async def open_client(peer, tmp_path):
-    parts: Any = SimpleNamespace(engine=None, streams=set(), config=SimpleNamespace(shutdown_timeout=5))
+    config = SimpleNamespace(shutdown_timeout=5)
+    parts: Any = SimpleNamespace(engine=None, streams=set(), config=config, metrics=own_metrics())
     app = web.Application()
     app.router.add_route("*", "/{path:.*}", Service(parts, [Route("POST", "/take", peer.take)]).handle)
     runner = web.AppRunner(app, handler_cancellation=True)

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 from aiohttp import ClientError, web
 from aiohttp.test_utils import TestClient, TestServer
+from own_metrics import own_metrics
 
 from logd.api import absent
 from logd.api.app import HEADERS, Router, Service, _sign
@@ -83,7 +84,12 @@ async def handlers():
 @pytest.fixture
 async def client(handlers):
     parts: Any = SimpleNamespace(
-        engine=None, streams=set(), config=SimpleNamespace(shutdown_timeout=5), images=None, events=None
+        engine=None,
+        streams=set(),
+        config=SimpleNamespace(shutdown_timeout=5),
+        images=None,
+        events=None,
+        metrics=own_metrics(),
     )
     service = Service(parts, handlers.routes())
     app = web.Application()

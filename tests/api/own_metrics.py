@@ -1,0 +1,14 @@
+"""The daemon's own metrics for an API without an engine."""
+
+from types import SimpleNamespace
+from typing import Any
+
+from logd.events import EventBus
+from logd.metrics.daemon import DaemonMetrics, HealthCounts, Identity
+
+
+def own_metrics() -> Any:
+    """Return what the API counts in; no process is measured."""
+    engine: Any = SimpleNamespace(containers=list)
+    identity = Identity(build={}, engine={"version": "1"}, cpus=1, memory_bytes=1)
+    return SimpleNamespace(daemon=DaemonMetrics(engine, EventBus(), HealthCounts(), identity))
