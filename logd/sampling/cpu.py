@@ -26,7 +26,7 @@ class CpuV1:
     def __init__(self, files: CgroupFiles) -> None:
         self._usage = files.open("cpuacct", "cpuacct.usage")
         self._split = files.open(UNIFIED, "cpu.stat")
-        self._ticks = files.open("cpuacct", "cpuacct.stat") if not self._split() else None
+        self._ticks = files.open("cpuacct", "cpuacct.stat") if self._split is nothing else None
         self._shares = number(files.read_once("cpu", "cpu.shares"))
         self._quota = max(0, number(files.read_once("cpu", "cpu.cfs_quota_us")))
         self._period = number(files.read_once("cpu", "cpu.cfs_period_us"))

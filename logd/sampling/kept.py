@@ -1,6 +1,5 @@
 """A small file of the kernel that is read again and again: it is opened once, and every look is one pread at 0.
 
-Where descriptors have run out (EMFILE) the file is opened anew for every look, so that nothing but speed is lost.
 Source: kernel documentation, filesystems/seq_file.rst; a kept descriptor of a cgroup that was removed says ENODEV.
 """
 
@@ -13,7 +12,6 @@ PAGE: Final = 4096
 SURELY_WHOLE: Final = 2048
 """A file of records (/proc/PID/net/dev) is given out by whole records that fit into a page: less than this much, with
 records far below a page's half, was all of it."""
-_EXHAUSTED: Final = frozenset((errno.EMFILE, errno.ENFILE))
 _GONE: Final = frozenset((errno.ENODEV, errno.ENOENT, errno.ESRCH))
 _NOT_HERE: Final = frozenset((errno.ENOENT, errno.ENOTDIR, errno.ENODEV, errno.EACCES, errno.EPERM, errno.EOPNOTSUPP))
 
@@ -29,23 +27,16 @@ class KeptFile:
     """One file. Not safe against a `close` in another thread."""
 
     def __init__(self, path: str) -> None:
-        """Open it; raises OSError, but not where only descriptors are wanting."""
+        """Open it; raises OSError."""
         self._path = path
         self._size = PAGE
-        self._descriptor = -1
-        try:
-            self._descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-        except OSError as error:
-            if error.errno not in _EXHAUSTED:
-                raise
+        self._descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
 
     def read(self) -> bytes:
         """Return the present content. Raises Gone, and OSError."""
         try:
-            if self._descriptor < 0:
-                return self._read_anew()
             data = os.pread(self._descriptor, self._size, 0)
-            return data if len(data) < SURELY_WHOLE else self._all(self._descriptor, data)
+            return data if len(data) < SURELY_WHOLE else self._all(data)
         except OSError as error:
             if error.errno in _GONE:
                 raise Gone(self._path) from error
@@ -53,16 +44,9 @@ class KeptFile:
                 return b""
             raise
 
-    def _read_anew(self) -> bytes:
-        descriptor = os.open(self._path, os.O_RDONLY | os.O_CLOEXEC)
-        try:
-            return self._all(descriptor, os.pread(descriptor, self._size, 0))
-        finally:
-            os.close(descriptor)
-
-    def _all(self, descriptor: int, data: bytes) -> bytes:
+    def _all(self, data: bytes) -> bytes:
         """Read on from what was read; the next look asks for enough at once, which makes it a look at one moment."""
-        while more := os.pread(descriptor, self._size, len(data)):
+        while more := os.pread(self._descriptor, self._size, len(data)):
             data += more
         while self._size <= len(data):
             self._size *= 2
@@ -108,14 +92,11 @@ def nothing() -> bytes:
 
 
 def read_once(path: str) -> bytes:
-    """Return what a file holds now, b"" where there is none."""
+    """Return what a file holds now, b"" where there is none. Raises OSError."""
+    files = KeptFiles()
     try:
-        file = KeptFile(path)
-    except OSError:
-        return b""
-    try:
-        return file.read()
-    except (Gone, OSError):
+        return files.open(path)()
+    except Gone:
         return b""
     finally:
-        file.close()
+        files.close()

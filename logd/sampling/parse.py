@@ -79,7 +79,7 @@ def pressure(data: bytes) -> tuple[Stall, float]:
     if len(words) < 5:
         return Stall(), 0.0
     full = int(words[9][6:]) if len(words) >= 10 else 0
-    return Stall(int(words[4][6:]), full), float(words[1][6:]) / 100
+    return Stall(int(words[4][6:]), full), round(float(words[1][6:]) / 100, 4)
 
 
 def net_dev(data: bytes) -> dict[str, Interface]:

@@ -6,6 +6,7 @@ container lets no look meet a closed descriptor. The files are the kernel's own:
 
 import logging
 import threading
+from collections.abc import Callable
 from pathlib import Path
 from typing import Final
 
@@ -20,28 +21,51 @@ HOST: Final = Path("/")
 
 
 class _Entry:
-    """A run. `reading` is None once it is finished."""
+    """A cgroup that is read. One that could not be opened, for want of descriptors, is tried again by every look."""
 
-    def __init__(self, reading: Reading) -> None:
-        self.reading: Reading | None = reading
-        self.lock = threading.Lock()
+    def __init__(self, open_: Callable[[], Reading]) -> None:
+        self._open = open_
+        self._reading: Reading | None = None
+        self._closed = False
+        self._lock = threading.Lock()
+
+    def exists(self) -> bool:
+        """Tell whether there is such a cgroup. Raises OSError where it can't be told now."""
+        with self._lock:
+            return self._opened().exists
 
     def read(self) -> Sample | None:
-        with self.lock:
-            if self.reading is None:
-                return None
+        """Return a look, None where that is not possible."""
+        with self._lock:
+            return self._read()
+
+    def raw(self, name: str) -> bytes:
+        """Return a file, b"" where that is not possible."""
+        with self._lock:
             try:
-                return self.reading.read()
+                return b"" if self._closed else self._opened().raw(name)
             except (Gone, OSError):
-                return None
+                return b""
 
     def finish(self) -> Sample | None:
-        sample = self.read()
-        with self.lock:
-            if self.reading is not None:
-                self.reading.close()
-                self.reading = None
-        return sample
+        """Return a last look and close the files."""
+        with self._lock:
+            sample = self._read()
+            self._closed = True
+            if self._reading is not None:
+                self._reading.close()
+            return sample
+
+    def _read(self) -> Sample | None:
+        try:
+            return None if self._closed else self._opened().read()
+        except (Gone, OSError):
+            return None
+
+    def _opened(self) -> Reading:
+        if self._reading is None:
+            self._reading = self._open()
+        return self._reading
 
 
 class Samples:
@@ -60,18 +84,15 @@ class Samples:
     def begin(self, key: str, cgroup_path: str, pid: int) -> None:
         """Open what a run is read from: the cgroup (`/logd/<id>`), and the network namespace of its process `pid`.
 
-        0 for a process that has ended. Never fails: of a cgroup that can't be read there are no samples.
+        0 for a process that has ended. Never fails: without descriptors left it is opened by a later look, and of a
+        cgroup that is not there are no samples.
         """
         self.finish(key)
-        try:
-            reading = Reading(self._hierarchy, cgroup_path, self._host, pid)
-        except OSError as error:
-            log.warning("no samples of its resources: %s", error, extra={"container": key})
-            return
-        if reading.exists:
-            self._entries[key] = _Entry(reading)
+        entry = _Entry(lambda: Reading(self._hierarchy, cgroup_path, self._host, pid))
+        if self._exists(entry, cgroup_path):
+            self._entries[key] = entry
         else:
-            reading.close()
+            entry.finish()
 
     def read(self, key: str) -> Sample | None:
         """Return a look at a run; None for an unknown key, and when its cgroup is gone. Opens nothing."""
@@ -89,13 +110,7 @@ class Samples:
         b"" where there is none; kept open from the first use on.
         """
         entry = self._entries.get(key)
-        if entry is None:
-            return b""
-        with entry.lock:
-            try:
-                return entry.reading.raw(name) if entry.reading is not None else b""
-            except (Gone, OSError):
-                return b""
+        return entry.raw(name) if entry is not None else b""
 
     def version(self, key: str) -> int:
         """Return 1 or 2: by which cgroup version Docker's figures of memory and CPU are to be read; hybrid is 1."""
@@ -112,16 +127,21 @@ class Samples:
         if entry is not None:
             self._groups.pop(path, None)
             entry.finish()
-        try:
-            reading = Reading(self._hierarchy, path, self._host)
-        except OSError as error:
-            log.warning("no samples of cgroup %s: %s", path, error)
+        if ".." in path.split("/"):
             return None
-        if not reading.exists:
-            reading.close()
+        entry = _Entry(lambda: Reading(self._hierarchy, path, self._host))
+        if not self._exists(entry, path):
+            entry.finish()
             return None
-        entry = self._groups[path] = _Entry(reading)
+        self._groups[path] = entry
         return entry.read()
+
+    def _exists(self, entry: _Entry, path: str) -> bool:
+        try:
+            return entry.exists()
+        except OSError as error:
+            log.warning("%s is not read for the time being: %s", path, error)
+            return True
 
     def close(self) -> None:
         """Close everything."""
