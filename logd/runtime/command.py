@@ -72,7 +72,7 @@ def is_created(launch: Launch) -> bool:
 
 def failure(exec_dir: str, verb: str, status: int) -> tuple[str, int]:
     """Return (message, Docker's exit code) for a runtime command that ended with this wait status."""
-    message = _last_error(os.path.join(exec_dir, LOG_NAME)) or f"runtime {verb} ended with status {status}"
+    message = last_error(os.path.join(exec_dir, LOG_NAME)) or f"runtime {verb} ended with status {status}"
     text = f"failed to create task for container: OCI runtime {verb} failed: {message}"
     words = message.lower()  # crun writes capitals
     if "executable file not found" in words or "no such file or directory" in words:
@@ -82,7 +82,8 @@ def failure(exec_dir: str, verb: str, status: int) -> tuple[str, int]:
     return text, RUNTIME_FAILED_EXIT
 
 
-def _last_error(path: str) -> str | None:
+def last_error(path: str) -> str | None:
+    """Return the last complaint in a runtime's log, None where there is none."""
     try:
         with open(path, encoding="utf-8", errors="replace") as file:
             lines = file.read().splitlines()

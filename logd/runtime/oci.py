@@ -12,6 +12,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
+import orjson
+
 from logd.errors import InvalidParameter
 from logd.runtime import capabilities, limits, mounts, security
 from logd.runtime.devices import devices
@@ -114,6 +116,12 @@ def default_env(spec: ContainerSpec) -> list[str]:
         else:
             variables.pop(name, None)
     return [f"{name}={value}" for name, value in variables.items()]
+
+
+def exec_process(exec_dir: Path, argv: Sequence[str]) -> dict[str, Any]:
+    """Return the process section of another command in a container: the bundle's own, as it was started (blocks)."""
+    process: dict[str, Any] = orjson.loads((exec_dir / CONFIG_NAME).read_bytes())["process"]
+    return {**process, "args": list(argv)}
 
 
 def cgroup_path(container_id: str, parent: str = "") -> str:
