@@ -11,31 +11,83 @@ from dataclasses import dataclass
 from typing import Final, Protocol
 
 import prometheus_client
-from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric, UnknownMetricFamily
+from prometheus_client.core import Metric
 from prometheus_client.registry import Collector, CollectorRegistry
 
 from logd.container import Container
 from logd.events import EventBus
-from logd.metrics.process import Process
+from logd.metrics import process
+from logd.metrics.families import Family
+from logd.metrics.process import Process, metric
 
 CONTAINER: Final = "container"
 IMAGE: Final = "image"
+NETWORK: Final = "network"
 HOST: Final = "host"
+TIMERS: Final = {
+    CONTAINER: Family(
+        "engine_daemon_container_actions_seconds", "histogram", "How long each container action took.", ("action",)
+    ),
+    IMAGE: Family("engine_daemon_image_actions_seconds", "histogram", "How long each image action took.", ("action",)),
+    NETWORK: Family(
+        "engine_daemon_network_actions_seconds", "histogram", "How long each network action took.", ("action",)
+    ),
+    HOST: Family(
+        "engine_daemon_host_info_functions_seconds",
+        "histogram",
+        "How long it took to gather information about the host.",
+        ("function",),
+    ),
+}
 ACTIONS: Final = {
     CONTAINER: ("changes", "commit", "create", "delete", "start"),
     IMAGE: ("delete", "history", "import", "load"),
+    NETWORK: (),
     HOST: ("system_info", "system_version"),
-    "network": (),
 }
-"""What is timed, by its kind; those of containers are all that dockerd has, of which some never happen here."""
-_TIMERS: Final = {
-    CONTAINER: ("container_actions", "action", "How long each container action took."),
-    IMAGE: ("image_actions", "action", "How long each image action took."),
-    HOST: ("host_info_functions", "function", "How long it took to gather information about the host."),
-    "network": ("network_actions", "action", "How long each network action took."),
-}
+"""What is timed; those of containers are all that dockerd has, of which some never happen here."""
 BUCKETS_S: Final = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10)
 """dockerd's, which are those of Prometheus' client for Go."""
+STATES: Final = Family("engine_daemon_container_states_containers", "gauge", "Containers by state.", ("state",))
+ENGINE_LABELS: Final = (
+    *("version", "commit", "architecture", "graphdriver", "kernel", "os", "os_type", "os_version", "daemon_id"),
+)
+ENGINE: Final = Family("engine_daemon_engine_info", "gauge", "The engine and its system, always 1.", ENGINE_LABELS)
+CPUS: Final = Family("engine_daemon_engine_cpus_cpus", "gauge", "CPUs of the host.")
+MEMORY: Final = Family("engine_daemon_engine_memory_bytes", "gauge", "Memory of the host.")
+EVENTS: Final = Family("engine_daemon_events_total", "counter", "Events published.")
+SUBSCRIBERS: Final = Family(
+    "engine_daemon_events_subscribers_total", "unknown", "Clients that follow the events now (a gauge)."
+)
+CHECKS: Final = Family("engine_daemon_health_checks_total", "counter", "Health checks run.")
+CHECKS_FAILED: Final = Family("engine_daemon_health_checks_failed_total", "counter", "Health checks that failed.")
+WRITES_FAILED: Final = Family(
+    "logger_log_write_operations_failed_total",
+    "counter",
+    "Deliveries of log records that failed, to be tried again or given up.",
+)
+READS_FAILED: Final = Family(
+    "logger_log_read_operations_failed_total", "counter", "Requests for logs that ended in an error of the daemon."
+)
+TOO_LONG: Final = Family(
+    "logger_log_entries_size_greater_than_buffer_total",
+    "counter",
+    "Lines that log drivers got in parts, being longer than max-line-size.",
+)
+BUILD: Final = Family("logd_build_info", "info", "The versions of logd and Python, always 1.", ("version", "python"))
+REQUESTS: Final = Family(
+    "logd_api_requests_total",
+    "counter",
+    "Requests by the route that answered, as it is documented; other: none did, or no known method.",
+    ("method", "route", "code"),
+)
+STREAMS: Final = Family("logd_api_streams", "gauge", "Answers under way that last, such as logs.", ("kind",))
+FAMILIES: Final = (
+    *TIMERS.values(),
+    *(STATES, ENGINE, CPUS, MEMORY, EVENTS, SUBSCRIBERS, CHECKS, CHECKS_FAILED),
+    *(WRITES_FAILED, READS_FAILED, TOO_LONG, BUILD, REQUESTS, STREAMS),
+    *process.FAMILIES,
+)
 METHODS: Final = frozenset(("GET", "HEAD", "POST", "PUT", "DELETE", "PATCH", "OPTIONS"))
 OTHER: Final = "other"
 """The label of any other method, of which a client can make up as many as it likes."""
@@ -67,7 +119,7 @@ class LoggerCounts:
 
 @dataclass(frozen=True)
 class Identity:
-    """What the daemon and its machine are: the labels of logd_build_info and engine_info; bytes, and a number."""
+    """What the daemon and its machine are: the labels of BUILD and ENGINE, and the machine's size."""
 
     build: Mapping[str, str]
     engine: Mapping[str, str]
@@ -86,18 +138,11 @@ class DaemonMetrics:
         self._engine = _Engine(source, events, health, self.logger, identity)
         self.registry.register(self._process)
         self.registry.register(self._engine)
-        build = prometheus_client.Info("logd_build", "The versions of logd and Python.", registry=self.registry)
-        build.info(dict(identity.build))
-        self._timers = {kind: _timer(self.registry, kind) for kind in ACTIONS}
+        self._timers = {kind: _timer(self.registry, kind) for kind in TIMERS}
         self._requests = prometheus_client.Counter(
-            "logd_api_requests",
-            'Requests by the route that answered, as the documentation writes it ("other": there is none).',
-            ("method", "route", "code"),
-            registry=self.registry,
+            REQUESTS.name, REQUESTS.help, REQUESTS.labels, registry=self.registry
         )
-        self._streams = prometheus_client.Gauge(
-            "logd_api_streams", "Answers under way that last: logs, attach, events.", ("kind",), registry=self.registry
-        )
+        self._streams = prometheus_client.Gauge(STREAMS.name, STREAMS.help, STREAMS.labels, registry=self.registry)
 
     def close(self) -> None:
         """Close what is kept open."""
@@ -128,10 +173,8 @@ class DaemonMetrics:
 
 
 def _timer(registry: CollectorRegistry, kind: str) -> prometheus_client.Histogram:
-    name, label, text = _TIMERS[kind]
-    made = prometheus_client.Histogram(
-        f"engine_daemon_{name}_seconds", text, (label,), registry=registry, buckets=BUCKETS_S
-    )
+    family = TIMERS[kind]
+    made = prometheus_client.Histogram(family.name, family.help, family.labels, registry=registry, buckets=BUCKETS_S)
     for known in ACTIONS[kind]:
         made.labels(known)
     return made
@@ -163,34 +206,16 @@ class _Engine(Collector):
 
     def collect(self) -> Iterator[Metric]:
         """Return the figures of now, and of the last look."""
-        states = GaugeMetricFamily(
-            "engine_daemon_container_states_containers", "Containers by state.", labels=["state"]
-        )
-        for state, number in self._states.items():
-            states.add_metric([state], number)
-        yield states
-        engine = self._identity.engine
-        info = GaugeMetricFamily("engine_daemon_engine_info", "The engine and its system.", labels=list(engine))
-        info.add_metric(list(engine.values()), 1)
-        yield info
-        yield GaugeMetricFamily("engine_daemon_engine_cpus_cpus", "CPUs of the host.", self._identity.cpus)
-        yield GaugeMetricFamily("engine_daemon_engine_memory_bytes", "Memory of the host.", self._identity.memory_bytes)
-        yield CounterMetricFamily("engine_daemon_events", "Events published.", self._events.published)
-        yield UnknownMetricFamily(
-            "engine_daemon_events_subscribers_total", "Clients that follow the events now.", self._events.listeners
-        )
-        yield CounterMetricFamily("engine_daemon_health_checks", "Health checks run.", self._health.checks)
-        yield CounterMetricFamily("engine_daemon_health_checks_failed", "Health checks failed.", self._health.failed)
-        yield CounterMetricFamily(
-            "logger_log_write_operations_failed",
-            "Deliveries of log records that failed and are tried again, or were refused.",
-            self._logger.writes_failed,
-        )
-        yield CounterMetricFamily(
-            "logger_log_read_operations_failed", "Requests for logs that ended in an error.", self._logger.reads_failed
-        )
-        yield CounterMetricFamily(
-            "logger_log_entries_size_greater_than_buffer",
-            "Lines that a log driver got in parts, being longer than max-line-size.",
-            self._logger.entries_too_long,
-        )
+        yield metric(STATES, {(state,): number for state, number in self._states.items()})
+        identity = self._identity
+        yield metric(ENGINE, {tuple(identity.engine[label] for label in ENGINE.labels): 1})
+        yield metric(BUILD, {tuple(identity.build[label] for label in BUILD.labels): 1})
+        yield metric(CPUS, {(): identity.cpus})
+        yield metric(MEMORY, {(): identity.memory_bytes})
+        yield metric(EVENTS, {(): self._events.published})
+        yield metric(SUBSCRIBERS, {(): self._events.listeners})
+        yield metric(CHECKS, {(): self._health.checks})
+        yield metric(CHECKS_FAILED, {(): self._health.failed})
+        yield metric(WRITES_FAILED, {(): self._logger.writes_failed})
+        yield metric(READS_FAILED, {(): self._logger.reads_failed})
+        yield metric(TOO_LONG, {(): self._logger.entries_too_long})

@@ -24,7 +24,7 @@ _GZIP_WINDOW: Final = 16 + zlib.MAX_WBITS
 """zlib's way of asking for gzip's head and tail."""
 _TYPES: Final = {"info": "gauge", "unknown": "untyped"}
 """Kinds that the text format has no word for, or another one."""
-_SUFFIXES: Final = {"counter": "_total", "info": "_info"}
+SUFFIXES: Final = {"counter": "_total", "info": "_info"}
 """What OpenMetrics leaves out of the family's name."""
 _WEIGHT: Final = re.compile(r"(?:0(?:\.[0-9]{0,3})?|1(?:\.0{0,3})?)")
 _MAX_ELEMENTS: Final = 64
@@ -36,7 +36,7 @@ def head(family: Family, style: Format) -> str:
     text = family.help.replace("\\", r"\\").replace("\n", r"\n")
     if style == "text":
         return f"# HELP {family.name} {text}\n# TYPE {family.name} {_TYPES.get(family.kind, family.kind)}\n"
-    name = family.name.removesuffix(_SUFFIXES.get(family.kind, ""))
+    name = family.name.removesuffix(SUFFIXES.get(family.kind, ""))
     escaped = text.replace('"', r"\"")
     return f"# HELP {name} {escaped}\n# TYPE {name} {family.kind}\n"
 

@@ -50,9 +50,14 @@ DEVICE_USAGE: Final = _counter(
     "blkio_device_usage_total", "Bytes moved to or from a device.", "device", "major", "minor", "operation"
 )
 INTERFACE: Final = tuple(
-    _counter(f"network_{way}_{what}_total", f"{what.replace('_', ' ').capitalize()} {verb}.", "interface")
-    for way, verb in (("receive", "received"), ("transmit", "sent"))
-    for what in ("bytes", "packets", "errors", "packets_dropped")
+    _counter(f"network_{way}_{what}_total", f"{words} {verb} on an interface of its own network.", "interface")
+    for way, verb in (("receive", "receiving"), ("transmit", "sending"))
+    for what, words in (
+        ("bytes", "Bytes in"),
+        ("packets", "Packets in"),
+        ("errors", "Errors in"),
+        ("packets_dropped", "Packets dropped in"),
+    )
 )
 """In the order of usage.Interface."""
 

@@ -7,11 +7,22 @@ containers has thousands. Source: proc_pid_stat(5), proc_pid_fd(5).
 import os
 import resource
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Final
 
-from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
+from prometheus_client.core import Metric
 from prometheus_client.registry import Collector
+
+from logd.metrics.exposition import SUFFIXES
+from logd.metrics.families import Family
+
+CPU: Final = Family("process_cpu_seconds_total", "counter", "CPU time of the daemon.")
+VIRTUAL: Final = Family("process_virtual_memory_bytes", "gauge", "Address space of the daemon.")
+RESIDENT: Final = Family("process_resident_memory_bytes", "gauge", "Resident memory of the daemon.")
+START: Final = Family("process_start_time_seconds", "gauge", "When the daemon was started.")
+OPEN_FDS: Final = Family("process_open_fds", "gauge", "Descriptors that the daemon has open.")
+MAX_FDS: Final = Family("process_max_fds", "gauge", "How many it may have.")
+FAMILIES: Final = (CPU, VIRTUAL, RESIDENT, START, OPEN_FDS, MAX_FDS)
 
 TICKS: Final = os.sysconf("SC_CLK_TCK")
 PAGE_BYTES: Final = os.sysconf("SC_PAGE_SIZE")
@@ -41,14 +52,21 @@ class Process(Collector):
         fields = os.pread(self._stat, _STAT_BYTES, 0).rpartition(b")")[2].split()
         cpu_s = (int(fields[_UTIME]) + int(fields[_STIME])) / TICKS
         start_s = self._boot_s + int(fields[_STARTTIME]) / TICKS
-        limit = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
-        yield CounterMetricFamily("process_cpu_seconds", "CPU time of the daemon.", cpu_s)
-        yield GaugeMetricFamily("process_virtual_memory_bytes", "Address space of the daemon.", int(fields[_VSIZE]))
-        resident = int(fields[_RSS]) * PAGE_BYTES
-        yield GaugeMetricFamily("process_resident_memory_bytes", "Resident memory of the daemon.", resident)
-        yield GaugeMetricFamily("process_start_time_seconds", "When the daemon was started, in Unix time.", start_s)
-        yield GaugeMetricFamily("process_open_fds", "Descriptors that the daemon has open.", _open_descriptors())
-        yield GaugeMetricFamily("process_max_fds", "How many it may have.", limit)
+        yield metric(CPU, {(): cpu_s})
+        yield metric(VIRTUAL, {(): int(fields[_VSIZE])})
+        yield metric(RESIDENT, {(): int(fields[_RSS]) * PAGE_BYTES})
+        yield metric(START, {(): start_s})
+        yield metric(OPEN_FDS, {(): _open_descriptors()})
+        yield metric(MAX_FDS, {(): resource.getrlimit(resource.RLIMIT_NOFILE)[0]})
+
+
+def metric(family: Family, values: Mapping[tuple[str, ...], float]) -> Metric:
+    """Return a family of prometheus-client with a sample for each set of its labels' values."""
+    suffix = SUFFIXES.get(family.kind, "")
+    made = Metric(family.name.removesuffix(suffix), family.help, family.kind)
+    for labels, value in values.items():
+        made.add_sample(family.name, dict(zip(family.labels, labels, strict=True)), value)
+    return made
 
 
 def _open_descriptors() -> int:

@@ -33,6 +33,9 @@ SUCCESS: Final = Family(
 )
 
 
+FAMILIES: Final = (DURATION, SUCCESS)
+
+
 class Wanted(NamedTuple):
     """What a scraper asks for."""
 
@@ -45,7 +48,7 @@ class Scraper:
 
     def __init__(self, daemon: DaemonMetrics, collectors: Sequence[Collector]) -> None:
         self.daemon: Final = daemon
-        self.families: Final = (*(one for part in collectors for one in part.families), DURATION, SUCCESS)
+        self.families: Final = (*(one for part in collectors for one in part.families), *FAMILIES)
         names = [family.name for family in self.families]
         assert len(set(names)) == len(names), "a metric is in two collectors"
         self._collectors = tuple(collectors)
@@ -99,7 +102,7 @@ class Scraper:
         return page
 
     def _accounts(self, took_s: dict[str, float]) -> Page:
-        page = Page((DURATION, SUCCESS))
+        page = Page(FAMILIES)
         for name, seconds in took_s.items():
             page.add(DURATION, seconds, DAEMON, name)
             page.add(SUCCESS, int(name not in self._failing), DAEMON, name)

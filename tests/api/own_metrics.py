@@ -4,11 +4,11 @@ from types import SimpleNamespace
 from typing import Any
 
 from logd.events import EventBus
-from logd.metrics.daemon import DaemonMetrics, HealthCounts, Identity
+from logd.metrics.daemon import BUILD, ENGINE, DaemonMetrics, HealthCounts, Identity
 
 
 def own_metrics() -> Any:
     """Return what the API counts in; no process is measured."""
     engine: Any = SimpleNamespace(containers=list)
-    identity = Identity(build={}, engine={"version": "1"}, cpus=1, memory_bytes=1)
+    identity = Identity(dict.fromkeys(BUILD.labels, ""), dict.fromkeys(ENGINE.labels, ""), cpus=1, memory_bytes=1)
     return SimpleNamespace(daemon=DaemonMetrics(engine, EventBus(), HealthCounts(), identity))
