@@ -49,15 +49,15 @@ WRITES: Final = _counter("fs_writes_total", "Writes to a device.", "device")
 DEVICE_USAGE: Final = _counter(
     "blkio_device_usage_total", "Bytes moved to or from a device.", "device", "major", "minor", "operation"
 )
-INTERFACE: Final = tuple(
-    _counter(f"network_{way}_{what}_total", f"{words} {verb} on an interface of its own network.", "interface")
-    for way, verb in (("receive", "receiving"), ("transmit", "sending"))
-    for what, words in (
-        ("bytes", "Bytes in"),
-        ("packets", "Packets in"),
-        ("errors", "Errors in"),
-        ("packets_dropped", "Packets dropped in"),
-    )
+INTERFACE: Final = (
+    _counter("network_receive_bytes_total", "Bytes received.", "interface"),
+    _counter("network_receive_packets_total", "Packets received.", "interface"),
+    _counter("network_receive_errors_total", "Errors in receiving.", "interface"),
+    _counter("network_receive_packets_dropped_total", "Packets dropped that were received.", "interface"),
+    _counter("network_transmit_bytes_total", "Bytes sent.", "interface"),
+    _counter("network_transmit_packets_total", "Packets sent.", "interface"),
+    _counter("network_transmit_errors_total", "Errors in sending.", "interface"),
+    _counter("network_transmit_packets_dropped_total", "Packets dropped that were to be sent.", "interface"),
 )
 """In the order of usage.Interface."""
 
