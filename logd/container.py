@@ -8,6 +8,7 @@ when an older logd would misread it.
 import asyncio
 import contextlib
 import os
+import threading
 from pathlib import Path
 from typing import Any, Final, Literal
 
@@ -158,7 +159,8 @@ class Container:
     `settling` holds between the exit of the process and the end of its output, during which waiters still wait.
     `lingering` is the shim of the last run, which may go on storing output that a process of the host still writes.
     `cleanup` removes what the last process left on the host; a start or removal waits for it.
-    `last_sample` was taken of the last run between its exit and the end of its cgroup; `usage` includes it.
+    `last_sample` was taken of the last run between its exit and the end of its cgroup; `usage` includes it, and
+    changes with it under `usage_lock`, since scrapes come from threads.
     """
 
     def __init__(self, record: Record, folder: Path, exec_dir: Path) -> None:
@@ -180,6 +182,7 @@ class Container:
         self.usage = record.usage
         self.usage_run = record.usage_run
         self.last_sample: Sample | None = None
+        self.usage_lock = threading.Lock()
         self.dir = folder
         self.exec_dir = exec_dir
         self.lock = asyncio.Lock()

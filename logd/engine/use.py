@@ -44,7 +44,7 @@ class Use:
             self._samples.finish(container.id)
             return
         self.begin(container, 0)  # it ended while there was no daemon
-        with self._lock:
+        with container.usage_lock:
             sample = self._samples.finish(container.id)
             container.usage_run = container.run
             if sample is not None:
@@ -58,7 +58,7 @@ class Use:
 
     def of(self, container: Container) -> tuple[Sample | None, Counters]:
         """Return the present look, or the last of one that has ended, and the counters of all runs at that moment."""
-        with self._lock:
+        with container.usage_lock:
             sample = self._samples.read(container.id)
             if sample is None:
                 return container.last_sample, container.usage
