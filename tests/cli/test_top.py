@@ -237,16 +237,11 @@ def test_a_program_gets_one_object_a_line(peer: Peer) -> None:
     assert (first["driver_state"], first["driver_lag_s"], first["pressure"]["cpu"]) == ("retrying", 5.5, 12.4)
 
 
-def test_stats_has_docker_columns_and_keys(peer: Peer) -> None:
+def test_stats_has_docker_columns(peer: Peer) -> None:
     serve(peer, "web", "db")
     titles, row = logd(peer, "stats", "--no-stream", "web").stdout.splitlines()
     assert titles.split("   ")[:2] == ["CONTAINER ID", "NAME"]
-    assert row.split()[:3] == ["776562000000", "web", "50.00%"]
-    shown = json.loads(logd(peer, "stats", "--no-stream", "--format", "json", "db").stdout)
-    assert set(shown) == {
-        "BlockIO", "CPUPerc", "Container", "ID", "MemPerc", "MemUsage", "Name", "NetIO", "PIDs",
-    }  # fmt: skip
-    assert (shown["MemUsage"], shown["PIDs"]) == ("16MiB / 64MiB", "3")
+    assert row.split()[:6] == ["776562000000", "web", "50.00%", "16MiB", "/", "64MiB"]
 
 
 def test_stats_of_a_container_that_there_is_not_says_so_at_once(peer: Peer) -> None:
