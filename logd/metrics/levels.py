@@ -1,14 +1,12 @@
 r"""The level of a log line, decided by where and how it is written: never by a word in the middle of a sentence.
 
-| written | as in |
-|---|---|
-| JSON: "level", "lvl", "severity", "levelname", "log.level", "@l" …: a word or a number | zap, logrus, pino, bunyan, Serilog |
-| logfmt from the line's begin: `level=`, `lvl=`, `severity=`, `loglevel=` | logrus, go-kit, Grafana |
-| `E0102 03:04:05 …` | klog, glog |
-| `<3>…` | syslog, systemd |
-| after times, numbers, brackets and thread names only: `[error]`, `ERROR`, `error:`, `<info>` | nginx, PostgreSQL, log4j, Python |
-| `1:M 02 Jan 2023 03:04:05.678 # …` | Redis |
-| `Jan  2 03:04:05 host prog[1]: error: …` | programs whose lines come from a syslog file |
+    JSON with "level", "lvl", "severity", "levelname", "log.level", "@l": a word or a number    zap, pino, Serilog
+    logfmt from the line's begin: `level=`, `lvl=`, `severity=`, `loglevel=`                    logrus, go-kit
+    `E0102 03:04:05 …`                                                                          klog, glog
+    `<3>…`                                                                                      syslog, systemd
+    `ERROR`, `[error]`, `error:` behind nothing but times, numbers, brackets                    nginx, log4j, Python
+    `1:M 02 Jan 2023 03:04:05.678 # …`                                                          Redis
+    `Jan  2 03:04:05 host prog[1]: error: …`                                                    from a syslog file
 
 A whole block of lines goes through one regular expression, which gives the word of each line that has one; words become
 levels in a second step. Every repetition in it is bounded or can't overlap with what follows, so that what a container
@@ -17,7 +15,6 @@ prints can't make it slow (Python's `re`, measured: 100 to 500 MB/s; google-re2,
 
 import re
 from collections import Counter
-from collections.abc import Iterable
 from typing import Final
 
 LEVELS: Final = ("critical", "error", "warning", "notice", "info", "debug", "trace")
@@ -44,50 +41,47 @@ _SEVERITIES: Final = ("critical", "critical", "critical", "error", "warning", "n
 _SYMBOLS: Final = {b"#": "warning", b"*": "notice", b"-": "info", b".": "debug"}
 """Redis' own."""
 
-_ANY_CASE: Final = (
-    rb"(?:trace|trc|trce|verbose|debug[1-5]?|dbg|dbug|info|inf|information|notice|note|warn|warning|wrn|error|err|fail"
-    rb"|critical|crit|fatal|panic|alert|emerg|emergency|severe)"
+_WORD: Final = (
+    rb"(?:[Ii]nfo(?:rmation)?|INFO|[Ee]rr(?:or)?|ERR(?:OR?)?|[Ww]arn(?:ing)?|WARN(?:ING)?|[Dd]ebug[1-5]?|DEBUG[1-5]?"
+    rb"|[Nn]ot(?:ic)?e|NOTICE|[Tt]race|TRACE|[Ff]atal|FATAL|[Cc]rit(?:ical)?|CRIT(?:ICAL)?|[Pp]anic|PANIC|[Vv]erbose"
+    rb"|VERBOSE|[Aa]lert|ALERT|[Ee]merg(?:ency)?|EMERG(?:ENCY)?|[Ss]evere|SEVERE|inf|INF|wrn|WRN|dbg|dbug|DBG|tr?ce?|TRC"
+    rb"|fail|crt|ftl|FTL)"
 )
 _UPPER: Final = (
-    rb"(?:TRACE|TRAC|TRC|VERBOSE|DEBUG[1-5]?|DEBU|DBG|INFO|INF|NOTICE|WARN(?:ING)?|WRN|ERROR?|ERR|CRIT(?:ICAL)?|FATAL?"
-    rb"|FTL|PANIC?|PNC|DPANIC|SEVERE|ALERT|EMERG(?:ENCY)?|(?:LOG|FINE|FINER|FINEST|CONFIG)(?=:))"
+    rb"(?:INFO?|ERR(?:OR?)?|WARN(?:ING)?|DEBU(?:G[1-5]?)?|NOTICE|TRACE?|FATAL?|CRIT(?:ICAL)?|PANIC?|VERBOSE|ALERT"
+    rb"|EMERG(?:ENCY)?|SEVERE|DPANIC|WRN|DBG|TRC|FTL|PNC|(?:LOG|FINE(?:R|ST)?|CONFIG)(?=:))"
 )
-_KEYS: Final = (
-    rb'(?:level|lvl|severity|levelname|log\.level|loglevel|log_level|logLevel|severity_text|severityText|@l|s(?=":"[DIWEF]))'
-    rb'"'
-)
+_KEY: Final = rb'(?:level(?:name)?|lvl|severity(?:_text|Text)?|log(?:\.level|_?level|Level)|@l|s(?=":"[DIWEF]"))"'
 _COLOUR: Final = rb"\x1b\[[0-9;]{0,16}m"
-_BETWEEN: Final = rb"(?:[ \t|:,-]|" + _COLOUR + rb")*(?![ \t|:,-])"
+_NAMES: Final = (
+    rb"(?:Mon|Tue|Wed|Thu|Fri|Sat|Sun|Jan|Feb|Mar|Apr|May|Jun|Jul|Aug|Sep|Oct|Nov|Dec"
+    rb"|UTC|GMT|CES?T|ES?[DS]?T|CDT|MS[TK]|MDT|P[SD]T|IST|JST|BST|AM|PM|PHP|npm|[A-Z](?=, \[))\b"
+)
 _TOKEN: Final = (
-    rb"(?:[\[(]?[0-9][\w:.,/+#-]*[\])]?(?![\w:.,/+#\])-])"  # times, numbers
-    rb"|(?:Mon|Tue|Wed|Thu|Fri|Sat|Sun|Jan|Feb|Mar|Apr|May|Jun|Jul|Aug|Sep|Oct|Nov|Dec)\b"
-    rb"|(?:UTC|GMT|CES?T|E[SD]T|C[SD]T|M[SD]T|P[SD]T|IST|JST|BST|MSK|AM|PM)\b"
-    rb"|\[[^\]\n0-9][^\]\n]{0,79}\]|\([^)\n0-9][^)\n]{0,79}\)|<[^>\n]{1,40}>"  # a thread, a logger, a process
-    rb"|(?<=- )[A-Za-z_][\w.:]{0,63}(?= +- )|[A-Za-z_][\w.-]{0,31}@[\w.-]{0,63}(?=[ \[])"
-    rb"|[A-Z](?=, \[)|PHP\b|npm\b)"
+    rb"(?:[\[(+#]?[0-9][\w:.,/+#-]*+[\])]?"  # times, numbers
+    rb"|\[[^\]\n0-9][^\]\n]{0,79}+\]|\([^)\n0-9][^)\n]{0,79}+\)|<[^>\n]{1,40}+>"  # a thread, a logger, a process
+    rb"|(?<=- )[A-Za-z_][\w.:]{0,63}+(?= +- )"  # the same as Python's programs write it
+    rb"|[A-Za-z_][\w.-]{0,31}+@[\w.-]{0,63}+(?=[ \[])"  # PostgreSQL's user and database
+    rb"|" + _NAMES + rb"|" + _COLOUR + rb")[ \t|:,-]*+"
 )
 _LEVEL: Final = (
-    rb"(?:[\[(<] ?(?:[\w.-]{1,32}:)?(?=(?i:" + _ANY_CASE + rb") *[\])>])"  # [error], [core:error], <info>
-    rb"|(?=" + _UPPER + rb"(?:[\s:\]|)/\[,\x1b!]|-|\Z))"
-    rb"|(?=(?i:" + _ANY_CASE + rb"):(?:\s|\Z))|(?=[Ff]atal error: ))"
+    rb"(?:[\[(<] ?(?:[\w.-]{1,32}+:)?(?=" + _WORD + rb" *[\])>])"  # [error], [core:error], <info>
+    rb"|(?=[A-Za-z])(?=" + _UPPER + rb"(?:[\s:\]|)/\[,\x1b!-]|\Z)|" + _WORD + rb":(?:\s|\Z)|[Ff]atal error: ))"
 )
 _LINE: Final = re.compile(
     rb"\n(?:"
-    rb'[ \t]*\{(?:"(?:level|severity)":(?=")|(?:[^"\n]*"(?!' + _KEYS + rb')){0,200}[^"\n]*"' + _KEYS + rb"[ \t]*:)"
-    rb'[ \t]*"?(?=[A-Za-z0-9])'
-    rb'|(?:[\w.@-]{1,32}=(?:"(?:[^"\\\n]|\\.){0,400}"|[^\s"]{0,200})[ \t]+){0,8}(?:level|lvl|severity|loglevel)="?(?=[A-Za-z])'
-    rb"|(?=[IWEF][0-9]{4} [0-9]{2}:)"
-    rb"|(?=<[0-9]{1,3}>)"
-    rb"|[0-9]{1,7}:[MSCX] [0-9]{2} [A-Z][a-z]{2} [0-9]{4} [0-9:.]{8,15} (?=[.*#-] )"
-    rb"|[0-9]{4}-[0-9]{2}-[0-9T:.+Z-]{6,30} +(?=[DIWEF][1-5]? +[A-Z]{3})"  # MongoDB's before 4.4
-    rb"|[A-Z][a-z]{2} [ 0-9][0-9] [0-9:]{8} [\w.-]{1,64} [\w./-]{1,64}(?:\[[0-9]{1,10}\])?: "
+    rb'[ \t]*+\{(?:[^"\n]*+"){1,200}?' + _KEY + rb'[ \t]*+:[ \t]*+"?(?=[A-Za-z0-9])'
+    rb'|(?:[\w.@-]{1,32}+=(?:"(?:[^"\\\n]|\\.){0,400}"|[^\s"]{0,200}+)[ \t]++){0,8}?(?:level|lvl|severity|loglevel)="?'
+    rb"(?=[A-Za-z])"
+    rb"|(?=[IWEF][0-9]{4} [0-9]{2}:|<[0-9]{1,3}>)"
+    rb"|[0-9]{1,7}+:[MSCX] [0-9]{2} [A-Z][a-z]{2} [0-9]{4} [0-9:.]{8,15}+ (?=[.*#-] )"
+    rb"|[0-9]{4}-[0-9]{2}-[0-9T:.+Z-]{6,30}+ ++(?=[DIWEF][1-5]? +[A-Z]{3})"  # MongoDB's before 4.4
+    rb"|[A-Z][a-z]{2} [ 0-9][0-9] [0-9:]{8} [\w.-]{1,64}+ [\w./-]{1,64}+(?:\[[0-9]{1,10}\])?: "
     + _LEVEL
-    + rb"|(?:"
+    +
     # of indented lines only those that begin with a time: the others go on with what was said before
-    + _COLOUR
-    + rb"|[ \t]{1,8}(?=[0-9\[]))?(?:"
+    rb"|(?:[ \t]{1,8}(?=[0-9\[]))?(?:"
     + _TOKEN
-    + _BETWEEN
     + rb"){0,10}?"
     + _LEVEL
     + rb")"
@@ -120,8 +114,3 @@ def count_levels(block: bytes) -> Counter[str]:
         levels[level_of(word)] += count
     levels[NONE] += block.count(b"\n") - words.total()
     return +levels
-
-
-def normalised(words: Iterable[str]) -> dict[str, str]:
-    """Return the levels that words stand for, for whoever shows the table."""
-    return {word: level_of(word.encode()) for word in words}
