@@ -4,7 +4,7 @@ Source: Docker Engine API 1.47, Image; the shapes of progress lines, dockerd 27.
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from typing import Any, Final
 
 from aiohttp import web
@@ -66,7 +66,7 @@ async def delete_image(call: Call) -> web.Response:
     """DELETE /images/{name}."""
     if not call.name.strip():
         raise InvalidParameter("image name cannot be blank")
-    image = call.parts.images.resolve(call.name)
+    image, before = call.parts.images.resolve(call.name), _labels(call)
     removed = await asyncio.to_thread(
         call.parts.images.remove,
         call.name,
@@ -74,15 +74,16 @@ async def delete_image(call: Call) -> web.Response:
         prune=not call.flag("noprune"),
         in_use=users_of(call),
     )
-    _tell_removed(call, removed, image.id)
+    _tell_removed(call, removed, before, image.id)
     return answer(removed)
 
 
 async def prune(call: Call) -> web.Response:
     """POST /images/prune."""
     filters = parse_filters(call.text("filters"))
+    before = _labels(call)
     report = await asyncio.to_thread(call.parts.images.prune, in_use=users_of(call), filters=filters)
-    _tell_removed(call, report["ImagesDeleted"] or [], "")
+    _tell_removed(call, report["ImagesDeleted"] or [], before)
     call.parts.events.publish("image", "prune", "", {"reclaimed": str(report["SpaceReclaimed"])})
     return answer(report)
 
@@ -92,18 +93,38 @@ def users_of(call: Call) -> Callable[[str], list[ContainerUse]]:
     return call.engine.image_users
 
 
-def _tell(call: Call, action: str, image_id: str, name: str) -> None:
-    """Publish an event of an image."""
-    call.parts.events.publish("image", action, image_id, {"name": name})
+def _labels(call: Call) -> dict[str, dict[str, str]]:
+    """Return the labels of all images, by their id."""
+    return {image.id: image.labels or {} for image in call.parts.images.list()}
 
 
-def _tell_removed(call: Call, items: Sequence[dict[str, str]], image_id: str) -> None:
-    """Publish what was removed; layers, which are listed too, are no images."""
+def _tell(call: Call, action: str, image_id: str, name: str, labels: Mapping[str, str] | None = None) -> None:
+    """Publish an event of an image, with its labels."""
+    if labels is None:
+        image = call.parts.images.by_id(image_id)
+        labels = (image.labels if image else None) or {}
+    call.parts.events.publish("image", action, image_id, {**labels, "name": name})
+
+
+def _tell_removed(
+    call: Call, items: Sequence[dict[str, str]], before: Mapping[str, dict[str, str]], named: str = ""
+) -> None:
+    """Publish what was removed of the images that there were `before`, as Docker reports it.
+
+    Names stand before the image that had them, or are those of `named`. Layers, which are listed too, are no images.
+    """
+    names = 0
     for item in items:
-        if "Untagged" in item:
-            _tell(call, "untag", image_id, image_id or item["Untagged"])
-        elif item["Deleted"] == image_id:
-            _tell(call, "delete", image_id, image_id)
+        removed = item.get("Deleted", "")
+        if not removed:
+            names += 1
+        elif removed in before:
+            for _ in range(names):
+                _tell(call, "untag", removed, removed, before[removed])
+            _tell(call, "delete", removed, removed, {})
+            names = 0
+    for _ in range(names):
+        _tell(call, "untag", named, named, before.get(named, {}))
 
 
 async def load(call: Call) -> web.StreamResponse:

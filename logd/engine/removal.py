@@ -129,9 +129,9 @@ class Removal:
         world.registry.discard(container)
         world.use.depart(container)
         end_attachments(container, waiting=True)
-        world.tell(container, "destroy")
         if volumes:
             world.tell_volumes(container, "destroy")
+        world.tell(container, "destroy")
         container.tell_waiters(removed=True)
         log.info("removed container %s", container.name, extra={"container": container.id})
         world.tasks.start(self._delete(container, trash), f"deletion of {container.id[:12]}")

@@ -255,6 +255,26 @@ def test_events_name_a_tag_as_people_write_it(docker, busybox_tar):
     docker("rmi", "cli/events:1", "cli/imported")
 
 
+def test_events_of_images_have_their_labels_until_they_are_gone(docker, busybox_tar):
+    docker("import", "--change", "LABEL kind=event", "-", "cli/labelled:1", stdin=busybox_tar, text=False)
+    identifier = docker("images", "-q", "--no-trunc", "cli/labelled").stdout.strip()
+    docker("tag", "cli/labelled:1", "cli/labelled:2")
+    docker("rmi", "cli/labelled:2")
+    assert docker("image", "prune", "-af", "--filter", "label=kind=event").returncode == 0
+    last = happened(docker, "image")[-7:]
+    assert [event["Action"] for event in last] == ["tag", "import", "tag", "untag", "untag", "delete", "prune"]
+    assert {event["Actor"]["ID"] for event in last[:-1]} == {identifier}
+    assert [event["Actor"]["Attributes"].get("kind") for event in last] == [*["event"] * 5, None, None]
+
+
+def test_a_containers_volumes_go_before_it(docker):
+    docker("run", "--name", "cli-volume-order", "-v", "/own", "busybox", "true")
+    docker("rm", "-v", "cli-volume-order")
+    window = ("--since", "1h", "--until", f"{time.time():.9f}")
+    events = docker("events", *window, "--filter", "event=destroy", "--format", "{{.Type}}").stdout.split()
+    assert events[-2:] == ["volume", "container"]
+
+
 def test_events_tell_of_a_containers_own_volumes(docker):
     docker("run", "--name", "cli-volume-events", "-v", "/tmp:/x", "-v", "/own", "busybox", "true")
     docker("rm", "-v", "cli-volume-events")
