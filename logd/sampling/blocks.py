@@ -3,6 +3,7 @@
 Source: kernel documentation, cgroup-v1/blkio-controller.rst, cgroup-v2.rst "IO Interface Files".
 """
 
+from operator import add
 from typing import Final
 
 from logd.sampling.folders import CgroupFiles
@@ -17,6 +18,7 @@ V1_FILES: Final = (
 )
 """Bytes and operations, the best first: the throttling layer sees every device, a scheduler (bfq, cfq) only its own.
 A newer kernel lets the throttling layer count only for disks that were ever throttled."""
+_NONE: Final = Device()
 RECURSIVE: Final = "_recursive"
 """Ends the name of the file that includes the cgroups below."""
 
@@ -27,6 +29,7 @@ class BlocksV1:
     def __init__(self, files: CgroupFiles) -> None:
         pairs = (_recursive_or_own(files, *names) for names in V1_FILES)
         self._pairs = [pair for pair in pairs if pair[0] is not nothing]
+        self._lasting = _Lasting()
 
     def fill(self, sample: Sample) -> None:
         """Enter the figures. Raises Gone."""
@@ -34,10 +37,35 @@ class BlocksV1:
             if sizes := blkio(pair[0]()):
                 numbers = blkio(pair[1]())
                 self._pairs = [pair]  # another one would begin at another 0
-                sample.counters.devices = {
-                    device: Device(*size, *numbers.get(device, (0, 0))) for device, size in sizes.items()
-                }
-                return
+                devices = {device: Device(*size, *numbers.get(device, (0, 0))) for device, size in sizes.items()}
+                break
+        else:
+            devices = {}
+        sample.counters.devices = self._lasting.with_lost(devices)
+
+
+class _Lasting:
+    """Keeps figures from falling: v1 forgets what a cgroup below has done when that is removed.
+
+    A counter that falls would be taken for one that began anew, and its whole height for an increase.
+    """
+
+    def __init__(self) -> None:
+        self._seen: dict[str, Device] = {}
+        self._lost: dict[str, Device] = {}
+
+    def with_lost(self, devices: dict[str, Device]) -> dict[str, Device]:
+        """Return the present figures and what was seen before and is no longer in them."""
+        for device, seen in self._seen.items():
+            fallen = Device(*(max(0, old - new) for old, new in zip(seen, devices.get(device, _NONE), strict=True)))
+            if any(fallen):
+                self._lost[device] = _sum(self._lost.get(device, _NONE), fallen)
+        self._seen = devices
+        return {**devices, **{device: _sum(devices.get(device, _NONE), lost) for device, lost in self._lost.items()}}
+
+
+def _sum(one: Device, other: Device) -> Device:
+    return Device(*map(add, one, other))
 
 
 def _recursive_or_own(files: CgroupFiles, sizes: str, numbers: str) -> tuple[Look, Look]:

@@ -1,14 +1,15 @@
-"""The machine as a whole, where its root cgroup does not tell: memory, tasks, waiting and the host's interfaces.
+"""The machine as a whole, where its root cgroup does not tell: memory, tasks, waiting, the host's interfaces and disks.
 
-Source: proc_meminfo(5), proc_vmstat(5), proc_loadavg(5), proc_pid_net(5), accounting/psi.rst.
+The root cgroup of v1 forgets what removed cgroups have read and written; that of v2 has the figures of the disks.
+Source: proc_meminfo(5), proc_vmstat(5), proc_diskstats(5), proc_loadavg(5), proc_pid_net(5), accounting/psi.rst.
 """
 
 from pathlib import Path
 from typing import Final
 
 from logd.sampling.folders import CgroupFiles
-from logd.sampling.kept import Look
-from logd.sampling.parse import count, net_dev, number, pairs, pressure
+from logd.sampling.kept import Look, nothing
+from logd.sampling.parse import count, diskstats, net_dev, number, pairs, pressure
 from logd.sampling.stalls import RESOURCES
 from logd.usage import Sample
 
@@ -25,6 +26,9 @@ class Machine:
         self._events = files.open_path(f"{host}/proc/vmstat")
         self._tasks = files.open_path(f"{host}/proc/loadavg")
         self._interfaces = files.open_path(f"{host}/proc/1/net/dev")
+        self._disks = files.open_path(f"{host}/proc/diskstats") if files.is_v1("blkio") else nothing
+        self._blocks = host / "sys/block"
+        self._is_disk: dict[str, bool] = {}
         self._stalls: dict[str, Look] = {name: files.open_path(f"{host}/proc/pressure/{name}") for name in RESOURCES}
 
     def fill(self, sample: Sample) -> None:
@@ -41,9 +45,17 @@ class Machine:
             for name, interface in net_dev(self._interfaces()).items()
             if not name.startswith(ENDS_OF_CONTAINERS)
         }
+        if disks := diskstats(self._disks()):
+            counters.devices = {number: one for (number, name), one in disks.items() if self._is_whole(name)}
         for resource, look in self._stalls.items():
             if resource not in counters.stalls and (data := look()):
                 counters.stalls[resource], sample.stalled[resource] = pressure(data)
+
+    def _is_whole(self, name: str) -> bool:
+        """Tell whether it is a disk and not a part of one."""
+        if name not in self._is_disk:
+            self._is_disk[name] = (self._blocks / name.replace("/", "!")).exists()
+        return self._is_disk[name]
 
 
 def _fill_memory(sample: Sample, meminfo: bytes) -> None:

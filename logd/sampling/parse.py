@@ -1,6 +1,7 @@
 """The formats of the kernel's accounting files. What a parser does not know it leaves out: a newer kernel adds fields.
 
-Source: kernel documentation, admin-guide/cgroup-v1 and cgroup-v2.rst, accounting/psi.rst; proc_pid_net(5).
+Source: kernel documentation, admin-guide/cgroup-v1 and cgroup-v2.rst, accounting/psi.rst, admin-guide/iostats.rst;
+proc_pid_net(5).
 """
 
 from collections.abc import Mapping
@@ -10,6 +11,8 @@ from logd.usage import Device, Interface, Stall
 
 UNLIMITED: Final = 1 << 62
 """v1 says "no limit" by the largest multiple of a page below 2^63."""
+SECTOR: Final = 512
+"""Of /proc/diskstats, whatever the device's own."""
 LOOPBACK: Final = b"lo"
 NET_DEV_TITLES: Final = 2
 
@@ -107,6 +110,18 @@ def blkio(data: bytes) -> dict[str, tuple[int, int]]:
         elif operation == b"Write":
             key = device.decode("ascii", "replace")
             found[key] = found.get(key, (0, 0))[0], int(value)
+    return found
+
+
+def diskstats(data: bytes) -> dict[tuple[str, str], Device]:
+    """Read /proc/diskstats: by number and name; partitions are among them, what was never used is not."""
+    found = {}
+    for line in data.splitlines():
+        words = line.split()
+        reads, read_sectors, writes, written_sectors = (int(words[column]) for column in (3, 5, 7, 9))
+        if reads or writes:
+            key = f"{words[0].decode('ascii')}:{words[1].decode('ascii')}", words[2].decode("utf-8", "replace")
+            found[key] = Device(read_sectors * SECTOR, written_sectors * SECTOR, reads, writes)
     return found
 
 

@@ -12,7 +12,7 @@ from typing import Final
 
 from logd.runtime import cgroup
 from logd.sampling.kept import Gone
-from logd.sampling.reading import Reading
+from logd.sampling.reading import MACHINE, Reading
 from logd.usage import Sample
 
 log = logging.getLogger(__name__)
@@ -23,7 +23,8 @@ HOST: Final = Path("/")
 class _Entry:
     """A cgroup that is read. One that could not be opened, for want of descriptors, is tried again by every look."""
 
-    def __init__(self, open_: Callable[[], Reading]) -> None:
+    def __init__(self, path: str, open_: Callable[[], Reading]) -> None:
+        self.path = path
         self._open = open_
         self._reading: Reading | None = None
         self._closed = False
@@ -88,8 +89,8 @@ class Samples:
         cgroup that is not there are no samples.
         """
         self.finish(key)
-        entry = _Entry(lambda: Reading(self._hierarchy, cgroup_path, self._host, pid))
-        if self._exists(entry, cgroup_path):
+        entry = _Entry(cgroup_path, lambda: Reading(self._hierarchy, cgroup_path, self._host, pid))
+        if self._exists(entry):
             self._entries[key] = entry
         else:
             entry.finish()
@@ -102,7 +103,16 @@ class Samples:
     def finish(self, key: str) -> Sample | None:
         """Return the last look at a run and close its files; None as in `read`."""
         entry = self._entries.pop(key, None)
-        return entry.finish() if entry is not None else None
+        if entry is None:
+            return None
+        if self._hierarchy.is_v1("blkio"):  # which forgets the run when its cgroup is removed
+            for parent in self._parents(entry.path):
+                parent.read()
+        return entry.finish()
+
+    def _parents(self, path: str) -> list[_Entry]:
+        groups = tuple(self._groups.values())
+        return [group for group in groups if group.path != MACHINE and path.startswith(f"{group.path}/")]
 
     def raw(self, key: str, name: str) -> bytes:
         """Return a file of the run's cgroup by its name ("memory.stat", "blkio.throttle.io_serviced"), or "net/dev".
@@ -129,18 +139,18 @@ class Samples:
             entry.finish()
         if ".." in path.split("/"):
             return None
-        entry = _Entry(lambda: Reading(self._hierarchy, path, self._host))
-        if not self._exists(entry, path):
+        entry = _Entry(path, lambda: Reading(self._hierarchy, path, self._host))
+        if not self._exists(entry):
             entry.finish()
             return None
         self._groups[path] = entry
         return entry.read()
 
-    def _exists(self, entry: _Entry, path: str) -> bool:
+    def _exists(self, entry: _Entry) -> bool:
         try:
             return entry.exists()
         except OSError as error:
-            log.warning("%s is not read for the time being: %s", path, error)
+            log.warning("%s is not read for the time being: %s", entry.path, error)
             return True
 
     def close(self) -> None:

@@ -75,6 +75,17 @@ def test_io_stat_has_devices_without_figures_and_fields_that_are_not_known():
     assert parse.io_stat(data) == {"259:0": Device(1, 2, 3, 4), "253:0": Device(9, 8, 7, 6), "8:0": Device()}
 
 
+def test_diskstats_has_disks_and_partitions_that_were_used():
+    data = (
+        b" 254       0 vda 89104 0 2675097 1000 4477226 0 731132160 2000 0 300 4000 1 2 3 4 5 6\n"
+        b" 254       1 vda1 10 0 80 1 2 0 16 1 0 1 1\n   7       0 loop0 0 0 0 0 0 0 0 0 0 0 0\n"
+    )
+    assert parse.diskstats(data) == {
+        ("254:0", "vda"): Device(2675097 * 512, 731132160 * 512, 89104, 4477226),
+        ("254:1", "vda1"): Device(80 * 512, 16 * 512, 10, 2),
+    }
+
+
 def test_columns_are_found_again_after_the_file_has_changed():
     columns = parse.Columns(b"usage", b"periods", b"system")
     assert columns(b"usage 1\nsystem 2\n") == [1, 0, 2]

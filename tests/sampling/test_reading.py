@@ -203,6 +203,27 @@ def test_blocks_stay_with_the_files_that_counted_first(trees, tmp_path):
     reading.close()
 
 
+def test_what_a_removed_cgroup_below_has_written_is_not_taken_back(trees, tmp_path):
+    shutil.copytree(trees / "hybrid", tmp_path / "hybrid", symlinks=True)
+    folder = cgroup.container_folders(cgroup.detect(tmp_path / "hybrid"), PATH)["blkio"]
+    sizes, numbers = (folder / f"blkio.throttle.io_{name}_recursive" for name in ("service_bytes", "serviced"))
+
+    def count(read, written):
+        sizes.write_text(f"8:0 Read {read}\n8:0 Write {written}\nTotal 0\n")
+        numbers.write_text(f"8:0 Read {read // 10}\n8:0 Write {written // 10}\nTotal 0\n")
+        return reading.read().counters.devices
+
+    reading = Reading(cgroup.detect(tmp_path / "hybrid"), PATH, trees / "host")
+    assert count(100, 500) == {"8:0": Device(100, 500, 10, 50)}
+    assert count(120, 200) == {"8:0": Device(120, 500, 12, 50)}
+    assert count(130, 260) == {"8:0": Device(130, 560, 13, 56)}
+    assert count(0, 0) == {"8:0": Device(130, 560, 13, 56)}
+    sizes.write_text("Total 0\n")
+    assert reading.read().counters.devices == {"8:0": Device(130, 560, 13, 56)}
+    assert count(10, 10) == {"8:0": Device(140, 570, 14, 57)}
+    reading.close()
+
+
 def test_pressure_that_is_switched_off_leaves_the_rest(changed):
     sample = changed("v2", **{f"cpu/{name}.pressure": None for name in ("cpu", "memory", "io")})
     assert (sample.counters.stalls, sample.stalled, sample.pids) == ({}, {}, 5)

@@ -140,6 +140,15 @@ def test_a_parent_that_was_removed_is_found_again_when_it_is_back(samples, own_c
     assert descriptors() == kept
 
 
+def test_the_machines_disks_are_whole_and_used(samples):
+    devices = samples.group("/").counters.devices
+    with open("/proc/diskstats", encoding="ascii") as file:
+        lines = [line.split() for line in file]
+    names = {f"{line[0]}:{line[1]}": line[2] for line in lines if int(line[3]) + int(line[7])}
+    whole = {number for number, name in names.items() if os.path.exists(f"/sys/block/{name}")}
+    assert devices.keys() == whole
+
+
 def test_a_path_out_of_the_trees_is_no_group(samples):
     assert samples.group("/..") is samples.group("/../memory") is None
 
