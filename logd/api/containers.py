@@ -99,7 +99,7 @@ class Selection:
                 or (state.exit_code in self._exited and not state.running and state.started_ns > 0)
             )
             and filters.equals("status", state.status)
-            and filters.equals("health", "none")
+            and filters.equals("health", state.health.status if state.health else "none")
             and ("ancestor" not in filters or container.image_id in self._images)
             and self._has_volume(summary)
             and self._has_network(summary)

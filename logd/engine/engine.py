@@ -15,6 +15,7 @@ from logd.container import Condition, Container
 from logd.engine import create, inspect, top
 from logd.engine.attach import Attachment, Positions
 from logd.engine.deliveries import NOW, Deliveries
+from logd.engine.health import HealthCounts
 from logd.engine.lifecycle import Lifecycle
 from logd.engine.logopts import max_line_bytes, resolve, try_plugins
 from logd.engine.names import check_name
@@ -69,6 +70,11 @@ class Engine:
         await self._world.deliveries.close()
         self._world.writer.close()
         self._world.samples.close()
+
+    @property
+    def health_counts(self) -> HealthCounts:
+        """How many probes of health checks were run."""
+        return self._lifecycle.health.counts
 
     @property
     def samples(self) -> Samples:
@@ -316,6 +322,10 @@ class Engine:
     async def worst_deliveries(self) -> dict[str, tuple[str, float]]:
         """Return by container's id how the log driver that fares worst fares: see Deliveries.worst."""
         return await self._world.deliveries.worst()
+
+    async def delivery_health(self) -> dict[str, tuple[str, int]]:
+        """Return, by CONTAINER_ID/NAME, the deliveries that are not idle: see Forwarding.health."""
+        return await self._world.deliveries.health()
 
     def forwarders(self) -> list[dict[str, Any]]:
         """Return the processes that run log drivers."""

@@ -9,7 +9,7 @@ from typing import Any, Final
 
 import msgspec
 
-from logd.container import Container, State
+from logd.container import Container, Health, State
 from logd.engine.logopts import log_path
 from logd.spec import to_docker
 from logd.units import NS, ZERO_TIME, format_time_short
@@ -50,7 +50,7 @@ def describe(state: State, now_ns: int) -> str:
             return f"Up {since_start} (Paused)"
         if state.restarting:
             return f"Restarting ({state.exit_code}) {since_exit} ago"
-        return f"Up {since_start}"
+        return f"Up {since_start}{_health_words(state.health)}"
     if state.removing:
         return "Removal In Progress"
     if state.dead:
@@ -58,6 +58,12 @@ def describe(state: State, now_ns: int) -> str:
     if not state.started_ns:
         return "Created"
     return f"Exited ({state.exit_code}) {since_exit} ago" if state.finished_ns else ""
+
+
+def _health_words(health: Health | None) -> str:
+    if health is None:
+        return ""
+    return " (health: starting)" if health.status == "starting" else f" ({health.status})"
 
 
 def command_line(container: Container) -> str:
@@ -106,7 +112,8 @@ def inspect(container: Container, lower: list[str]) -> dict[str, Any]:
             "Error": state.error,
             "StartedAt": _time(state.started_ns),
             "FinishedAt": _time(state.finished_ns),
-        },
+        }
+        | ({"Health": _health(state.health)} if state.health else {}),
         "Image": container.image_id,
         "ResolvConfPath": str(container.dir / "resolv.conf"),
         "HostnamePath": str(container.dir / "hostname"),
@@ -135,6 +142,14 @@ def inspect(container: Container, lower: list[str]) -> dict[str, Any]:
         "Config": to_docker(container.spec),
         "NetworkSettings": _network_settings(container),
     }
+
+
+def _health(health: Health) -> dict[str, Any]:
+    probes = [
+        {"Start": _time(one.start_ns), "End": _time(one.end_ns), "ExitCode": one.exit_code, "Output": one.output}
+        for one in health.log
+    ]
+    return {"Status": health.status, "FailingStreak": health.failing_streak, "Log": probes}
 
 
 def _time(time_ns: int) -> str:

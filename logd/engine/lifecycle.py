@@ -18,6 +18,7 @@ from typing import Final
 from logd.config import find_program
 from logd.container import Container
 from logd.engine.attach import begin_attachments, end_attachments
+from logd.engine.health import HealthMonitors
 from logd.engine.logopts import store_options
 from logd.engine.restarts import Restarts, check_not_restarting
 from logd.engine.signals import means_stop, parse_signal, stop_signal_of
@@ -52,6 +53,7 @@ class Lifecycle:
         self._world = world
         self._auto_remove = auto_remove
         self.restarts = Restarts(world, self._start)
+        self.health = HealthMonitors(world, self.runtime_of)
 
     async def start(self, container: Container) -> None:
         """Start a container. Raises NotModified if it runs, Conflict if it is being removed, and what launch raises."""
@@ -107,10 +109,12 @@ class Lifecycle:
         state = container.state
         state.running, state.starting_ns, state.paused, state.restarting = True, 0, False, False
         state.pid, state.exit_code, state.signal, state.exit_known = shim.pid, 0, None, True
-        state.oom_killed, state.error, state.started_ns = False, "", started_ns
+        state.oom_killed, state.error = False, ""
+        is_new, state.started_ns = started_ns != state.started_ns, started_ns
         container.shim = shim
         container.log_ended.clear()
         self._world.use.begin(container, shim.pid)
+        self.health.begin(container, is_new=is_new)
         self._world.writer.save(container)
         self._world.tasks.start(self._watch(container, shim), f"exit of {container.id[:12]}", watches=True)
         self._world.deliveries.begin(container)
@@ -232,6 +236,7 @@ class Lifecycle:
         state.running, state.starting_ns, state.paused, state.restarting, state.pid = False, 0, False, False, 0
         state.exit_code, state.signal, state.exit_known = status.code, status.signal, status.known
         state.oom_killed, state.finished_ns = status.oom_killed, status.finished_ns or time.time_ns()
+        self.health.end(container)
         self.restarts.decide(container)
         self._world.writer.save(container)
 
@@ -262,6 +267,7 @@ class Lifecycle:
         stores the output of some process of the host, it stays, since the shim's socket is in it. What the run used
         is saved before the cgroup goes, but a disk that takes nothing holds no cgroup.
         """
+        await self.health.ended(container)
         try:
             try:
                 self._world.use.end(container)

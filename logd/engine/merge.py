@@ -5,16 +5,18 @@ Source: Docker's reference for `docker run` ("Overriding image defaults"); the m
 
 import os
 import posixpath
+from typing import Any
 
 import msgspec
 
 from logd.config import DaemonConfig
+from logd.engine.health_state import KINDS
 from logd.engine.logopts import resolve
 from logd.engine.signals import parse_signal
 from logd.errors import InvalidParameter
 from logd.runtime.limits import settle
 from logd.runtime.security import masked_paths, readonly_paths
-from logd.spec import ContainerSpec, HostConfig, RestartPolicy
+from logd.spec import ContainerSpec, HealthConfig, HostConfig, RestartPolicy
 
 MIN_HEALTH_NS = 1_000_000
 """Docker's least interval, 1 ms."""
@@ -35,14 +37,25 @@ def check_request(spec: ContainerSpec, host: HostConfig) -> None:
         raise InvalidParameter("can't create 'AutoRemove' container with restart policy")
     if "" in host.annotations:
         raise InvalidParameter("invalid Annotations: the empty string is not permitted as an annotation key")
-    if (health := spec.healthcheck) is None:
-        return
+    if spec.healthcheck is not None:
+        _check_health(spec.healthcheck)
+
+
+def _check_health(health: HealthConfig) -> None:
     if health.retries < 0:
         raise InvalidParameter("Retries in Healthcheck cannot be negative")
     for name in ("interval", "timeout", "start_period", "start_interval"):
         if 0 != getattr(health, name) < MIN_HEALTH_NS:
             words = "".join(word.capitalize() for word in name.split("_"))
             raise InvalidParameter(f"{words} in Healthcheck cannot be less than 1ms")
+    if not health.test:
+        return
+    if health.test[0] not in KINDS:
+        raise InvalidParameter(f"Test in Healthcheck: unknown type {health.test[0]!r} (accepted: {', '.join(KINDS)})")
+    if health.test[0] != "NONE" and not "".join(health.test[1:]):
+        raise InvalidParameter(f"Test in Healthcheck: {health.test[0]} without a command")
+    if any("\0" in word for word in health.test):
+        raise InvalidParameter("Test in Healthcheck: a NUL byte in the command")
 
 
 def merge_image(spec: ContainerSpec, image: ContainerSpec) -> ContainerSpec:
@@ -57,7 +70,7 @@ def merge_image(spec: ContainerSpec, image: ContainerSpec) -> ContainerSpec:
         labels={**image.labels, **spec.labels},
         cmd=image.cmd if inherits and not spec.cmd else spec.cmd,
         entrypoint=[] if reset else image.entrypoint if inherits else spec.entrypoint,
-        healthcheck=spec.healthcheck or image.healthcheck,
+        healthcheck=_merge_health(spec.healthcheck, image.healthcheck),
         working_dir=_clean(spec.working_dir or image.working_dir),
         volumes={**image.volumes, **spec.volumes},
         stop_signal=spec.stop_signal or image.stop_signal,
@@ -65,6 +78,17 @@ def merge_image(spec: ContainerSpec, image: ContainerSpec) -> ContainerSpec:
     if not merged.entrypoint and not merged.cmd:
         raise InvalidParameter("no command specified")
     return merged
+
+
+def _merge_health(asked: HealthConfig | None, inherited: HealthConfig | None) -> HealthConfig | None:
+    """Return a health check in which each field that was not asked for is the image's."""
+    if asked is None or inherited is None:
+        return asked or inherited
+    return HealthConfig(**{**_set_fields(inherited), **_set_fields(asked)})
+
+
+def _set_fields(health: HealthConfig) -> dict[str, Any]:
+    return {name: value for name, value in msgspec.structs.asdict(health).items() if value}
 
 
 def _clean(path: str) -> str:

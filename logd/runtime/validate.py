@@ -23,7 +23,6 @@ IPC_SYSCTLS: Final = frozenset(
 
 REFUSED: Final[tuple[tuple[str, Callable[[ContainerSpec, HostConfig], Any]], ...]] = (
     ("-t: terminals are not supported yet", lambda spec, _: spec.tty),
-    ("--health-cmd: health checks are not supported yet", lambda spec, _: _own_health_check(spec)),
     ("--mac-address is not supported yet: there is no network to use it on", lambda spec, _: spec.mac_address),
     ("--publish-all is not supported yet: ports can't be published", lambda _, host: host.publish_all_ports),
     ("--volumes-from is not supported yet", lambda _, host: host.volumes_from),
@@ -48,8 +47,7 @@ def validate_host(
 ) -> list[str]:
     """Check a create request; returns Docker's warnings, raises InvalidParameter or Unsupported by name.
 
-    `spec` is the request's own, before the image's config is merged into it: an image's health check has no effect,
-    one that is asked for is refused.
+    `spec` is the request's own, before the image's config is merged into it.
     """
     for message, is_set in REFUSED:
         if is_set(spec, host):
@@ -68,15 +66,6 @@ def validate_host(
     validate_devices(host)
     validate_network_files(host)
     return warnings + limits.validate_limits(host, limits.host_support(root))
-
-
-def _own_health_check(spec: ContainerSpec) -> bool:
-    check = spec.healthcheck
-    if check is None or check.test == ["NONE"]:
-        return False
-    return bool(
-        check.test or check.interval or check.timeout or check.start_period or check.start_interval or check.retries
-    )
 
 
 def _validate_network(host: HostConfig, networking: Mapping[str, Any]) -> list[str]:

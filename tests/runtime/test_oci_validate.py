@@ -90,8 +90,6 @@ def test_a_host_setting_that_is_not_to_be_had_is_refused_by_name(host, words):
     ("spec", "words"),
     [
         (ContainerSpec(tty=True), "terminals are not supported yet"),
-        (ContainerSpec(healthcheck=HealthConfig(test=["CMD", "x"])), "health checks are not supported yet"),
-        (ContainerSpec(healthcheck=HealthConfig(interval=1)), "health checks are not supported yet"),
         (ContainerSpec(mac_address="02:42:ac:11:00:02"), "--mac-address is not supported yet"),
         (ContainerSpec(hostname="x" * 65), "invalid hostname"),
         (ContainerSpec(hostname="a\nb"), "invalid hostname"),
@@ -107,8 +105,8 @@ def test_a_setting_of_the_container_that_is_not_to_be_had_is_refused_by_name(spe
         validate_host(spec, HostConfig())
 
 
-def test_a_health_check_that_is_switched_off_and_ports_with_the_hosts_network_are_fine():
-    assert validate_host(ContainerSpec(healthcheck=HealthConfig(test=["NONE"])), HostConfig()) == []
+def test_a_health_check_and_ports_with_the_hosts_network_are_fine():
+    assert validate_host(ContainerSpec(healthcheck=HealthConfig(test=["CMD", "x"])), HostConfig()) == []
     warnings = validate_host(ContainerSpec(), HostConfig(network_mode="host", port_bindings=PORT))
     assert warnings == ["Published ports are discarded when using host network mode"]
 
