@@ -17,7 +17,7 @@ from logd.engine.logopts import logging_of, store_options, told
 from logd.errors import InvalidParameter, NotFound
 from logd.forward.account import account
 from logd.forward.routes import DeliveryOptions, Route
-from logd.forward.supervision import Attachment, Forwarding
+from logd.forward.supervision import NO_ANSWER, Attachment, Forwarding
 from logd.logstore.cursor import parse_cursor
 from logd.logstore.progress import Progress, ProgressFile, read_progress, remove_progress
 from logd.logstore.reader import end_positions
@@ -31,8 +31,6 @@ NOW: Final = "now"
 DRAIN_LOOK_S: Final = 0.05
 WELL: Final = ("idle", "delivering", "starting")
 """States of a delivery, or of its forwarder, in which nothing is wrong."""
-NO_ANSWER: Final = "no answer"
-"""The state of a delivery whose forwarder is held up, by a driver that does not give its loop back."""
 
 
 class Deliveries:
@@ -214,6 +212,10 @@ class Deliveries:
             identifier = key.partition("/")[0]
             found[identifier] = max(found.get(identifier, (False, 0.0, "")), (not is_well, lag_s, state))
         return {identifier: (state, lag_s) for identifier, (_, lag_s, state) in found.items()}
+
+    async def health(self) -> dict[str, tuple[str, int]]:
+        """Return, by CONTAINER_ID/NAME, the deliveries that are not idle: see Forwarding.health."""
+        return await self._forwarding.health()
 
     def forwarders(self) -> list[dict[str, Any]]:
         """Return the processes that run drivers."""

@@ -37,6 +37,10 @@ CALM_S: Final = 10.0
 """A forwarder that lived this long begins the back-off anew."""
 LAG_WARNING_S: Final = 1.0
 ANSWER_S: Final = 2.0
+HEALTH_S: Final = 0.1
+"""The same for who asks at every scrape."""
+NO_ANSWER: Final = "no answer"
+"""The state of a delivery whose forwarder is held up, by a driver that does not give its loop back."""
 
 
 @dataclass
@@ -98,6 +102,20 @@ class Forwarder:
             async with asyncio.timeout(ANSWER_S):
                 return dict((await self._ask("status", keys=keys)).get("routes", {}))
         return {}
+
+    async def health(self) -> dict[str, tuple[str, int]]:
+        """Return by key the deliveries that are not idle: the state, and when the oldest line came that waits, or 0.
+
+        Of a forwarder that does not answer at once, or does not run, these are all.
+        """
+        state = self.state
+        if state == "running":
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(HEALTH_S):
+                    if "busy" in (answer := await self._ask("health")):
+                        return {key: (str(found[0]), int(found[1])) for key, found in answer["busy"].items()}
+            state = NO_ANSWER
+        return dict.fromkeys(self.attachments, (state, 0))
 
     def _say(self, operation: str, **fields: Any) -> None:
         """Tell the forwarder if there is one; the next one is told everything anyway."""
@@ -248,6 +266,13 @@ class Forwarding:
             for key in forwarder.attachments:
                 if keys is None or key in keys:
                     found[key] = {**said.get(key, {}), "forwarder": forwarder.state}
+        return found
+
+    async def health(self) -> dict[str, tuple[str, int]]:
+        """Return by key the deliveries that are not idle: see Forwarder.health. Takes no longer than HEALTH_S."""
+        found: dict[str, tuple[str, int]] = {}
+        for busy in await asyncio.gather(*(one.health() for one in self._forwarders.values())):
+            found |= busy
         return found
 
     def forwarders(self) -> list[Forwarder]:

@@ -6,6 +6,7 @@ Daemon → forwarder:
     {"op": "stop"}                    finish what is being sent, for a few seconds, and end
     {"op": "detach", "seq", "key"}    stop delivering; {"re": seq} once the cursor is free
     {"op": "status", "seq", "keys"}   {"re": seq, "routes": {key: Health and more}}
+    {"op": "health", "seq"}           {"re": seq, "busy": {key: [state, oldest_ns]}}   of those that are not idle
 Forwarder → daemon:
     {"event": "ready", "broken": […]}  {"event": "beat", "lag": seconds}  {"event": "done", "key"}
 """

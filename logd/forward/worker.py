@@ -66,6 +66,13 @@ class Outlet:
             return {"state": "waiting", "error": self.error, "error_ns": 0, "oldest_ns": 0, "progress": None}
         return {**asdict(self.delivery.health), "progress": asdict(self.delivery.file.progress)}
 
+    def health(self) -> tuple[str, int] | None:
+        """Return its state and when the oldest line came that is not delivered; None if it has nothing to do."""
+        if self.delivery is None:
+            return ("waiting" if self.error else "starting"), 0
+        health = self.delivery.health
+        return None if health.state == "idle" else (health.state, health.oldest_ns)
+
 
 class Worker:
     """The process's state."""
@@ -92,6 +99,9 @@ class Worker:
             wanted = message["keys"]
             routes = {name: one.status() for name, one in self._outlets.items() if wanted is None or name in wanted}
             self._line.say({"re": message["seq"], "routes": routes})
+        elif operation == "health":
+            busy = {name: health for name, one in self._outlets.items() if (health := one.health()) is not None}
+            self._line.say({"re": message["seq"], "busy": busy})
         elif operation == "stop":
             self.stopped.set()
 
