@@ -2,7 +2,8 @@
 
 import asyncio
 import logging
-from collections.abc import Coroutine
+import time
+from collections.abc import Coroutine, Iterable
 from typing import Any
 
 log = logging.getLogger(__name__)
@@ -32,15 +33,23 @@ class Tasks:
             log.error("%s failed", task.get_name(), exc_info=error)
 
     async def finish(self, timeout_s: float) -> None:
-        """End the watches, wait at most that long for all other tasks, and cancel what is left."""
-        watches = tuple(self._watching)
-        for task in watches:
-            task.cancel()
-        await asyncio.gather(*watches, return_exceptions=True)
-        if self._running:
-            await asyncio.wait(self._running, timeout=timeout_s)
-        left = tuple(self._running)
-        for task in left:
+        """End the watches, wait at most that long for all other tasks, and cancel what is left.
+
+        That includes what these begin themselves: a start that is under way ends as one that is watched.
+        """
+        until_s = time.monotonic() + timeout_s
+        await _cancel(self._watching)
+        while self._running and (left_s := until_s - time.monotonic()) > 0:
+            await asyncio.wait(self._running, timeout=left_s, return_when=asyncio.FIRST_COMPLETED)
+            await _cancel(self._watching)
+        for task in self._running:
             log.warning("%s did not end in time", task.get_name())
-            task.cancel()
-        await asyncio.gather(*left, return_exceptions=True)
+        await _cancel(self._running)
+
+
+async def _cancel(tasks: Iterable[asyncio.Task[None]]) -> None:
+    """Cancel tasks and wait for their end."""
+    ending = tuple(tasks)
+    for task in ending:
+        task.cancel()
+    await asyncio.gather(*ending, return_exceptions=True)
