@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeVar
 import orjson
 from aiohttp import web
 
+from logd.api.printed import Printed
 from logd.api.readings import Readings
 from logd.errors import InvalidParameter
 
@@ -48,6 +49,7 @@ class Parts:
     streams: "set[asyncio.Task[Any]]" = field(default_factory=set)
     """Requests that go on until something happens; they are ended when the daemon stops."""
     readings: Readings = field(default_factory=Readings)
+    printed: Printed = field(default_factory=Printed)
 
 
 class Version(NamedTuple):

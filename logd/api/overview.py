@@ -2,8 +2,8 @@
 
     {"time_ns", "system_cpu_ns", "online_cpus", "memory_total", "containers": [{"id", "name", …}, …]}
 
-Counters are of all runs of a container together. Parameters: `stream`, and `all`, with those that don't run. Nothing is
-opened for it: files of cgroups are open anyway, and the log drivers are asked all at once.
+Counters are of all runs of a container together. Parameters: `stream`, and `all`, with those that don't run. Whoever asks
+again and again has nothing opened anew, and the log drivers are asked all at once.
 """
 
 import asyncio
@@ -16,7 +16,6 @@ from aiohttp import web
 
 from logd.api import host
 from logd.api.call import JSON, Call, Route, answer, json_line
-from logd.logstore.reader import end_positions
 from logd.sampling.docker import host_cpu
 from logd.usage import Counters, Sample
 
@@ -37,8 +36,6 @@ class Look(NamedTuple):
     sample: Sample
     counters: Counters
     """Of all its runs."""
-    log_bytes: int
-    """How much it has printed since it was created."""
 
 
 async def stats(call: Call) -> web.StreamResponse:
@@ -57,7 +54,8 @@ async def stats(call: Call) -> web.StreamResponse:
 async def _overview(call: Call, *, every: bool) -> dict[str, Any]:
     containers = [one for one in call.engine.containers() if every or one.state.running]
     reading = asyncio.to_thread(_read, call.engine, containers)
-    drivers, (looks, system_ns, online) = await asyncio.gather(_drivers(call), reading)
+    printing = call.parts.printed.of(containers, call.parts.readers)
+    drivers, printed, (looks, system_ns, online) = await asyncio.gather(_drivers(call), printing, reading)
     memory_total = host.memory_total()
     return {
         "time_ns": time.time_ns(),
@@ -68,7 +66,7 @@ async def _overview(call: Call, *, every: bool) -> dict[str, Any]:
             {
                 **_identity(one),
                 **_used(one, look, memory_total),
-                "log_bytes": look.log_bytes,
+                "log_bytes": printed.get(one.id),
                 "driver_state": (worst := drivers.get(one.id, ("", 0.0)))[0],
                 "driver_lag_s": worst[1],
             }
@@ -87,19 +85,12 @@ async def _drivers(call: Call) -> Mapping[str, tuple[str, float]]:
 
 
 def _read(engine: "Engine", containers: list["Container"]) -> tuple[list[Look], int, int]:
-    """Return a look at each, and the host's CPU time (in a thread: a log's disk may stall)."""
+    """Return a look at each, and the host's CPU time."""
     looks = []
     for container in containers:
         sample, counters = engine.use(container)
-        looks.append(Look(sample if sample and container.state.running else NOTHING, counters, _log_bytes(container)))
+        looks.append(Look(sample if sample and container.state.running else NOTHING, counters))
     return looks, *host_cpu(Path("/proc/stat").read_bytes())
-
-
-def _log_bytes(container: "Container") -> int:
-    try:
-        return sum(end_positions(str(container.log_dir)))
-    except OSError:
-        return 0  # removed just now
 
 
 def _identity(container: "Container") -> dict[str, Any]:

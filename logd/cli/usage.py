@@ -81,8 +81,9 @@ def _usage(earlier: Answer | None, now: Answer) -> Usage:
     elapsed_s = (now["time_ns"] - earlier["time_ns"]) / NS if earlier and earlier["time_ns"] else 0.0
 
     def rate(key: str) -> float | None:
-        """Return a counter's growth a second; None where the clock went back, or there is nothing to compare with."""
-        return max(0, now[key] - earlier[key]) / elapsed_s if earlier and elapsed_s > 0 else None
+        """Return a counter's growth a second; None where the clock went back, or there is nothing to compare."""
+        known = earlier is not None and earlier[key] is not None and now[key] is not None
+        return max(0, now[key] - earlier[key]) / elapsed_s if earlier and known and elapsed_s > 0 else None
 
     cpu = rate("cpu_ns")
     limit = now["memory_limit"]
