@@ -1,8 +1,9 @@
 """The listener of metrics-addr: /metrics and nothing else, for anybody who can connect.
 
-So little is taken of each client: a connection is for one request, has CONNECTION_S in all, and there are at most
-MAX_CONNECTIONS. Whether a page may be read is up to who may connect; but where that is this host alone, a web page that
-has a name of its own resolve to 127.0.0.1 must not pass for it: such a name is refused.
+So little is taken of each client: a connection is for one request, which has to come within REQUEST_S and be answered
+within CONNECTION_S, and there are at most MAX_CONNECTIONS, of which one that asks nothing gives way.
+Whether a page may be read is up to who may connect; but where that is this host alone, a web page that has a name of
+its own resolve to 127.0.0.1 must not pass for it: such a name is refused.
 """
 
 import asyncio
@@ -17,6 +18,7 @@ from aiohttp import web
 from logd.api.metrics import answer
 from logd.metrics.scrape import Scraper
 
+REQUEST_S: Final = 5.0
 CONNECTION_S: Final = 30.0
 """Prometheus gives up after 10 s, unless it is told otherwise."""
 MAX_CONNECTIONS: Final = 64
@@ -30,15 +32,33 @@ class Connection(web.RequestHandler):
     """One client's connection."""
 
     _deadline: asyncio.TimerHandle | None = None
+    asked = False
+    """Whether its request has come."""
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """Begin, unless there are too many."""
+        """Begin, unless there are too many that are being answered."""
         super().connection_made(transport)
         assert isinstance(transport, asyncio.Transport)
-        if len(self._manager.connections if self._manager else ()) > MAX_CONNECTIONS:
-            transport.abort()
-            return
-        self._deadline = asyncio.get_running_loop().call_later(CONNECTION_S, transport.abort)
+        others: list[Any] = self._manager.connections if self._manager else []
+        if len(others) > MAX_CONNECTIONS:
+            idle = next((one for one in others if not one.asked), self)
+            idle.cut()
+        self._set_deadline(REQUEST_S)
+
+    def begin(self) -> None:
+        """Note that the request has come."""
+        self.asked = True
+        self._set_deadline(CONNECTION_S)
+
+    def cut(self) -> None:
+        """End the connection at once."""
+        if self.transport is not None:
+            self.transport.abort()
+
+    def _set_deadline(self, seconds: float) -> None:
+        if self._deadline is not None:
+            self._deadline.cancel()
+        self._deadline = asyncio.get_running_loop().call_later(seconds, self.cut)
 
     def connection_lost(self, exc: BaseException | None) -> None:
         """End."""
@@ -72,6 +92,8 @@ class Server(web.Server):
 
     async def _handle(self, request: web.BaseRequest) -> web.StreamResponse:
         """Answer, and close: a scraper comes back in a quarter of a minute."""
+        connection: Any = request.protocol
+        connection.begin()
         if self._host_only and not _names_this_host(request.headers.get("Host", "")):
             return self._refuse(request, "", 403, "this listener has no such name: use localhost or an address")
         if request.path != PATH:
