@@ -2,7 +2,7 @@
 
     {"time_ns", "system_cpu_ns", "online_cpus", "memory_total", "containers": [{"id", "name", …}, …]}
 
-Counters are of all runs of a container together. Parameters: `stream`, and `all`, with those that don't run. Whoever asks
+Counters are of all runs of a container together. Parameters: `stream`, and `all`, with those that don't run. Who asks
 again and again has nothing opened anew, and the log drivers are asked all at once.
 """
 
