@@ -286,6 +286,20 @@ def test_events_tell_of_a_containers_own_volumes(docker):
     assert len(mounted["container"]) == 64
 
 
+def test_system_df_counts_what_containers_and_their_volumes_take(docker):
+    fill = "head -c 1000000 /dev/zero >/own/f; head -c 500000 /dev/zero >/g"
+    docker("run", "--name", "cli-df", "-v", "/own", "busybox", "sh", "-c", fill)
+    shown = json.loads(docker("system", "df", "-v", "--format", "json").stdout)
+    (container,) = (one for one in shown["Containers"] if one["Names"] == "cli-df")
+    assert (container["Size"], container["LocalVolumes"]) == ("500kB", "1")
+    (volume,) = (one for one in shown["Volumes"] if one["Name"] == container["Mounts"])
+    assert (volume["Links"], volume["Size"]) == ("1", "1MB")
+    rows = {row["Type"]: row for row in map(json.loads, docker("system", "df", "--format", "json").stdout.splitlines())}
+    assert list(rows) == ["Images", "Containers", "Local Volumes", "Build Cache"]
+    assert int(rows["Local Volumes"]["Active"]) >= 1
+    docker("rm", "-v", "cli-df")
+
+
 def test_system_df_networks_and_volumes_are_shown(docker):
     assert "Images" in docker("system", "df").stdout
     assert docker("network", "ls", "--format", "{{.Name}}").stdout.split() == ["host", "none"]
