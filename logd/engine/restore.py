@@ -139,8 +139,7 @@ class Restore:
         log.warning("undoing a start that was interrupted", extra={"container": container.id})
         state = container.state
         state.starting_ns, state.pid = 0, 0
-        if not state.restarting:  # which is tried again
-            state.error, state.exit_code = INTERRUPTED_WORDS, RUNTIME_FAILED_EXIT
+        state.error, state.exit_code = INTERRUPTED_WORDS, RUNTIME_FAILED_EXIT
         self._world.writer.save(container)
         await self._clean(container)
 
