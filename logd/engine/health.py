@@ -5,6 +5,7 @@ is; the kept probes of a daemon that was killed may be older ones. A new daemon 
 """
 
 import asyncio
+import dataclasses
 import logging
 import secrets
 import time
@@ -45,6 +46,7 @@ class HealthMonitors:
         self._runtime_of = runtime_of
         self._starts = asyncio.Semaphore(STARTS)
         self._monitors: dict[str, asyncio.Task[None]] = {}
+        self._requests: dict[str, ExecRequest] = {}
 
     def begin(self, container: Container, *, is_new: bool) -> None:
         """Watch a container that was just started (`is_new`), or that a new daemon found running."""
@@ -73,6 +75,7 @@ class HealthMonitors:
             await asyncio.wait({task})
 
     def _cancel(self, container: Container) -> None:
+        self._requests.pop(container.id, None)
         if task := self._monitors.get(container.id):
             task.cancel()
 
@@ -126,7 +129,7 @@ class HealthMonitors:
 
     async def _run(self, container: Container, check: Check) -> tuple[int, str]:
         """Return the exit code and what is shown of the output. Raises LogdError, OSError, ValueError."""
-        request = await asyncio.to_thread(self._request, container, check)
+        request = await self._request(container, check)
         words, names = f"{check.argv[0]} {' '.join(check.argv[1:])}", {"execID": request.exec_id}
         capture = Capture(request, MAX_OUTPUT_BYTES)
         try:
@@ -145,10 +148,16 @@ class HealthMonitors:
         text = health_state.output_text(ended.output, is_cut=ended.is_cut)
         return (NO_EXIT_CODE, health_state.timeout_text(check, text)) if ended.code is None else (ended.code, text)
 
-    def _request(self, container: Container, check: Check) -> ExecRequest:
-        """Return what to run (blocks)."""
+    async def _request(self, container: Container, check: Check) -> ExecRequest:
+        """Return what to run, under an id of its own; the rest stays the same while the container runs."""
+        request = self._requests.get(container.id)
+        if request is None:
+            request = self._requests[container.id] = await asyncio.to_thread(self._make_request, container, check)
+        return dataclasses.replace(request, exec_id=secrets.token_hex(32))
+
+    def _make_request(self, container: Container, check: Check) -> ExecRequest:
         return ExecRequest(
-            exec_id=secrets.token_hex(32),
+            exec_id="",
             container_id=container.id,
             exec_dir=container.exec_dir,
             cgroup_path=self._world.use.cgroup_path(container),

@@ -118,10 +118,13 @@ def default_env(spec: ContainerSpec) -> list[str]:
     return [f"{name}={value}" for name, value in variables.items()]
 
 
-def exec_process(exec_dir: Path, argv: Sequence[str]) -> dict[str, Any]:
-    """Return the process section of another command in a container: the bundle's own, as it was started (blocks)."""
+def exec_process(exec_dir: Path, argv: Sequence[str]) -> bytes:
+    """Return process.json of another command in a container: the bundle's own process, as it was started (blocks).
+
+    Raises OSError, ValueError.
+    """
     process: dict[str, Any] = orjson.loads((exec_dir / CONFIG_NAME).read_bytes())["process"]
-    return {**process, "args": list(argv)}
+    return orjson.dumps({**process, "args": list(argv)})
 
 
 def cgroup_path(container_id: str, parent: str = "") -> str:
