@@ -6,7 +6,7 @@ BIN := .venv/bin
 export PATH := $(CURDIR)/.make/bin:$(PATH):/usr/sbin:/sbin
 export PYTHON
 
-.PHONY: help run test soak setup setup-dev stop clean bench bench-forwarding format packages packages-dev
+.PHONY: help run test soak setup setup-dev stop clean bench bench-forwarding bench-scrape format packages packages-dev
 
 help:
 	@echo 'make run     set up, start the daemon, run a container, show its log'
@@ -15,6 +15,7 @@ help:
 	@echo 'make stop    stop the daemon; containers go on'
 	@echo 'make clean   remove all containers, images and logs, and stop the daemon'
 	@echo 'make bench   compare with what else is on this machine; make bench-forwarding: how logs are delivered'
+	@echo 'make bench-scrape   what a scrape of 500 containers costs'
 	@echo 'make format  format the code'
 
 run: setup
@@ -79,6 +80,9 @@ bench: setup
 
 bench-forwarding: setup
 	$(BIN)/python bench/forwarding.py $(ARGS)
+
+bench-scrape: setup
+	$(BIN)/python bench/scrape.py $(ARGS)
 
 format: setup-dev
 	$(BIN)/ruff format .
