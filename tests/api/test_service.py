@@ -227,7 +227,6 @@ async def test_a_daemon_that_stops_ends_its_streams(client, handlers):
         ("POST", "/auth", 501, "registries are not supported"),
         ("POST", "/containers/a/exec", 501, "exec"),
         ("GET", "/exec/abc/json", 404, "No such exec instance: abc"),
-        ("GET", "/containers/a/stats", 501, "statistics"),
         ("POST", "/images/a/b:c/push", 501, "registries"),
     ],
 )
