@@ -87,7 +87,7 @@ class HealthMonitors:
         wait_ns = self._wait_ns(container, check)
         if not is_new:
             await self._end_stale(container)
-            wait_ns = wait_ns * int(container.id[:8], 16) >> 32  # a new daemon finds all of them at the same time
+            wait_ns = health_state.spread_ns(wait_ns, container.id)
         while True:
             await asyncio.sleep(wait_ns / NS)
             if not container.state.paused:

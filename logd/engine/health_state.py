@@ -71,6 +71,11 @@ def delay_ns(check: Check, health: Health, since_start_ns: int) -> int:
     return check.start_interval_ns if is_starting else check.interval_ns
 
 
+def spread_ns(wait_ns: int, container_id: str) -> int:
+    """Return a part of the first wait after a new daemon has found its containers, all at the same moment."""
+    return wait_ns * int(container_id[:8], 16) >> 32
+
+
 def judge(check: Check, health: Health, probe: Probe, started_ns: int) -> Health:
     """Return the health after a probe of a container that was started at `started_ns`."""
     kept = [*health.log, probe][-KEPT_PROBES:]

@@ -1,11 +1,14 @@
 """What probes make of a container's health, without any container."""
 
+import hashlib
+from collections import Counter
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from logd.container import Health, Probe
-from logd.engine.health_state import Check, check_of, delay_ns, judge, output_text, restarted, timeout_text
+from logd.engine.health_state import Check, check_of, delay_ns, judge, output_text, restarted, spread_ns, timeout_text
 from logd.engine.merge import check_request, merge_image
 from logd.errors import InvalidParameter
 from logd.spec import ContainerSpec, HealthConfig, HostConfig
@@ -75,6 +78,15 @@ def test_the_next_probe_is_due_after_the_interval_and_in_the_start_period_after_
     assert delay_ns(CHECK, Health(), 10 * NS) == 30 * NS
     assert delay_ns(CHECK, Health(status="healthy"), 0) == 30 * NS
     assert delay_ns(CHECK, Health(status="unhealthy"), 0) == 30 * NS
+
+
+def test_containers_that_are_found_at_the_same_moment_are_probed_all_over_the_interval():
+    ids = [hashlib.sha256(bytes([number])).hexdigest() for number in range(200)]
+    waits = [spread_ns(30 * NS, container_id) for container_id in ids]
+    assert 0 <= min(waits) < max(waits) < 30 * NS
+    in_each_second = Counter(wait // NS for wait in waits)
+    assert len(in_each_second) >= 25
+    assert max(in_each_second.values()) <= 20
 
 
 def test_a_start_begins_anew_and_keeps_the_probes_that_were():
