@@ -28,7 +28,7 @@ LIFE: Final = [
     stat("Restarts", f"sum(logd_container_restarts_total{{{THESE}}})", bad=1),
     stat("Killed for memory", f"sum(container_oom_events_total{{{OURS}}})", bad=1),
     stat("Processes and threads", f"sum(container_threads{{{OURS}}})"),
-    stat("Last output", f"max(logd_last_output_timestamp_seconds{{{THESE}}}) * 1000", "dateTimeFromNow"),
+    stat("Last output", f"max(logd_last_output_timestamp_seconds{{{THESE}}} > 0) * 1000", "dateTimeFromNow"),
     stat("Writable layer", f"sum(container_fs_usage_bytes{{{OURS}}})", "bytes"),
     Panel(
         "State",

@@ -60,7 +60,10 @@ TABLE: Final = Panel(
             "",
         ),
         (f"sum by (instance, name, id) (rate(logd_captured_bytes_total{{{HERE}}}[$__rate_interval]))", ""),
-        (f'sum by (instance, name, id) (rate(logd_lines_total{{{HERE},level="error"}}[$__rate_interval]))', ""),
+        (
+            f'sum by (instance, name, id) (rate(logd_lines_total{{{HERE},level=~"critical|error"}}[$__rate_interval]))',
+            "",
+        ),
         (f"max by (instance, name, id) (logd_container_restarts_total{{{HERE}}})", ""),
         (f"max by (instance, name, id) (logd_driver_lag_seconds{{{HERE}}})", ""),
     ],
@@ -121,7 +124,11 @@ RESOURCES: Final = [
 
 LOGS: Final = [
     Panel("Log output", [(rate("logd_captured_bytes_total"), LEGEND)], "Bps", stacked=True),
-    Panel("Lines of the level error", [(rate("logd_lines_total", f'{HERE},level="error"'), LEGEND)], "cps"),
+    Panel(
+        "Lines of the levels error and critical",
+        [(rate("logd_lines_total", f'{HERE},level=~"critical|error"'), LEGEND)],
+        "cps",
+    ),
 ]
 
 

@@ -46,7 +46,7 @@ OVERVIEW: Final = [
         f"sum(abs(logd_driver_unaccounted_bytes{{{DRIVERS}}}))",
         "bytes",
         bad=1,
-        description="captured - delivered - unconfirmed - waiting - dropped: 0, or there is a bug.",
+        description="captured - delivered - unconfirmed - waiting - gone - dropped: 0, or there is a bug.",
     ),
     stat("Drivers down", f"count(logd_driver_up{{{DRIVERS}}} == 0) or vector(0)", bad=1),
 ]
@@ -81,10 +81,11 @@ DELIVERY: Final = [
             (f"sum(logd_driver_delivered_bytes_total{{{DRIVERS}}})", "delivered"),
             (f"sum(logd_driver_unconfirmed_bytes_total{{{DRIVERS}}})", "unconfirmed"),
             (f"sum(logd_driver_buffered_bytes{{{DRIVERS}}})", "waiting"),
+            (f"sum(logd_driver_unread_gap_bytes{{{DRIVERS}}})", "gone before the driver came to it"),
             (f"sum(logd_driver_dropped_bytes_total{{{DRIVERS}}})", "dropped"),
         ],
         "bytes",
-        description="captured = delivered + unconfirmed + waiting + dropped",
+        description="captured = delivered + unconfirmed + waiting + gone + dropped",
     ),
 ]
 
