@@ -30,9 +30,12 @@ await asyncio.sleep(20)
 
 
 async def finished(container):
-    """Return when the runtime has deleted what it kept of the last run."""
-    if container.cleanup is not None:
-        await asyncio.wait_for(asyncio.shield(container.cleanup), 20)
+    """Return when the last run is counted and the runtime has deleted what it kept of it."""
+    async with asyncio.timeout(30):
+        while container.usage_run < container.run:
+            await asyncio.sleep(0.01)
+        if container.cleanup is not None:
+            await asyncio.shield(container.cleanup)
 
 
 async def test_each_run_is_added_once_from_a_last_look(home):
