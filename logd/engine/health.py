@@ -124,7 +124,9 @@ class HealthMonitors:
         except (LogdError, OSError, ValueError) as error:
             self.counts.failed += 1
             code, text = NO_EXIT_CODE, str(error)
-            log.warning("health check: %s", error, extra={"container": container.id})
+            last = (container.state.health or Health()).log[-1:]
+            if text not in {one.output for one in last}:  # said once
+                log.warning("health check: %s", text, extra={"container": container.id})
         return Probe(start_ns=start_ns, end_ns=time.time_ns(), exit_code=code, output=text)
 
     async def _run(self, container: Container, check: Check) -> tuple[int, str]:
@@ -137,12 +139,13 @@ class HealthMonitors:
                 self._world.tell(container, f"exec_create: {words}", names)
                 self._world.tell(container, f"exec_start: {words}", names)
                 await capture.start()
-            code = KILLED_EXIT  # also if the container ends
             try:
                 ended = await capture.finish(check.timeout_s)
-                code = KILLED_EXIT if ended.code is None else ended.code
-            finally:
-                self._world.tell(container, "exec_die", {**names, "exitCode": str(code)})
+            except asyncio.CancelledError:  # the container ends, and the process with it
+                self._world.tell(container, "exec_die", {**names, "exitCode": str(KILLED_EXIT)})
+                raise
+            code = KILLED_EXIT if ended.code is None else ended.code
+            self._world.tell(container, "exec_die", {**names, "exitCode": str(code)})
         finally:
             await capture.close()
         text = health_state.output_text(ended.output, is_cut=ended.is_cut)

@@ -55,6 +55,13 @@ class Box:
             time.sleep(0.02)
         return health
 
+    def events(self, name: str, *filters: str, form: str = "{{.Action}}") -> list[str]:
+        options = [word for one in (f"container={name}", *filters) for word in ("--filter", one)]
+        until = str(time.time())
+        shown = self.daemon.docker("events", "--since", "0", "--until", until, "--format", form, *options)
+        lines: list[str] = shown.stdout.splitlines()
+        return lines
+
     def close(self) -> None:
         self.daemon.docker("rm", "-f", *self.names)
 
@@ -82,13 +89,10 @@ def test_a_container_is_starting_healthy_unhealthy_and_healthy_again(box):
 
 
 def test_events_tell_of_each_probe_and_of_changes(box):
-    since = str(time.time())
-    name = box.run("--health-cmd", "exit 3", "--health-retries", "1", "--label", "a=b", "--health-interval", "100ms")
+    name = box.run("--health-cmd", "exit 3", "--health-retries", "1", "--label", "a=b", "--health-interval", "300ms")
     box.wait(name, lambda health: len(health["Log"]) >= 2)
     box.daemon.docker("kill", name)
-    shown = box.daemon.docker("events", "--since", since, "--until", str(time.time()), "-f", f"container={name}",
-                              "--format", "{{.Action}} {{json .Actor.Attributes}}").stdout  # fmt: skip
-    events = [line.rsplit(" {", 1) for line in shown.splitlines()]
+    events = [line.rsplit(" {", 1) for line in box.events(name, form="{{.Action}} {{json .Actor.Attributes}}")]
     actions = [action for action, _ in events]
     probe = ["exec_create: /bin/sh -c exit 3", "exec_start: /bin/sh -c exit 3", "exec_die"]
     assert actions[:9] == ["create", "start", *probe, "health_status: unhealthy", *probe]
@@ -102,9 +106,7 @@ def test_events_tell_of_each_probe_and_of_changes(box):
         {**common, "execID": exec_id, "exitCode": "3"},
         common,
     ]
-    filtered = box.daemon.docker("events", "--since", since, "--until", str(time.time()), "-f", f"container={name}",
-                                 "-f", "event=health_status", "--format", "{{.Action}}").stdout  # fmt: skip
-    assert filtered == "health_status: unhealthy\n"
+    assert box.events(name, "event=health_status") == ["health_status: unhealthy"]
 
 
 def test_a_probe_that_takes_too_long_is_killed_and_says_so(box):
@@ -130,6 +132,8 @@ def test_a_probe_that_can_not_be_run_and_one_that_prints_much_are_shown_as_in_do
     assert first["ExitCode"] == -1
     assert re.match(r"OCI runtime exec failed: exec failed: .*/no/such.*no such file or directory", first["Output"])
     assert box.wait(much, is_("unhealthy"))["Log"][0]["Output"] == "y" * 4096 + "..."
+    actions = box.events(unfit, "event=exec_create", "event=exec_start", "event=exec_die")
+    assert set(actions) == {"exec_create: /no/such x", "exec_start: /no/such x"}
 
 
 def test_failures_do_not_count_in_the_start_period_in_which_probes_come_more_often(box):
@@ -160,7 +164,13 @@ def test_an_images_check_is_taken_field_by_field_and_can_be_switched_off(box, bu
 
 
 def test_an_ended_container_is_unhealthy_and_a_new_start_begins_anew(box):
-    name = box.run("--health-cmd", "test -e /well", *QUICK, command=("sh", "-c", "touch /well; exec sleep 1000"))
+    name = box.run(
+        "--health-cmd",
+        "test -e /well",
+        "--health-interval",
+        "400ms",
+        command=("sh", "-c", "touch /well; exec sleep 1000"),
+    )
     box.wait(name, is_("healthy"))
     box.daemon.docker("kill", name)
     ended = box.health(name)
