@@ -2,6 +2,7 @@
 
 import os
 import platform
+from contextlib import AsyncExitStack
 from importlib.metadata import version
 
 from logd.api import host
@@ -12,12 +13,13 @@ from logd.events import EventBus
 from logd.metrics.containers import ContainerCollector
 from logd.metrics.daemon import DaemonMetrics, HealthCounts, Identity
 from logd.metrics.groups import Machine
+from logd.metrics.pipeline import PipelineCollector
 from logd.metrics.scrape import Scraper
 from logd.metrics.subjects import Subjects
 
 
-def make_scraper(engine: Engine, events: EventBus, config: DaemonConfig) -> Scraper:
-    """Return what answers scrapers; close it. Raises OSError where the host can't be looked at."""
+def make_scraper(engine: Engine, events: EventBus, config: DaemonConfig, stack: AsyncExitStack) -> Scraper:
+    """Return what answers scrapers, until the stack closes. Raises OSError where the host can't be looked at."""
     machine = Machine(os.cpu_count() or 1, host.memory_total())
     release = host.os_release()
     identity = Identity(
@@ -37,7 +39,10 @@ def make_scraper(engine: Engine, events: EventBus, config: DaemonConfig) -> Scra
         memory_bytes=machine.memory_bytes,
     )
     subjects = Subjects(config, engine.cgroup_path)
-    containers = ContainerCollector(engine, subjects, config, machine, lambda _: None)
-    return Scraper(
-        DaemonMetrics(engine, events, getattr(engine, "health_counts", HealthCounts()), identity), [containers]
-    )
+    daemon = DaemonMetrics(engine, events, getattr(engine, "health_counts", HealthCounts()), identity)
+    pipeline = PipelineCollector(engine, subjects, daemon.logger)
+    stack.push_async_callback(pipeline.close)
+    containers = ContainerCollector(engine, subjects, config, machine, pipeline.layer_bytes)
+    scraper = Scraper(daemon, [containers, pipeline])
+    stack.callback(scraper.close)
+    return scraper

@@ -71,8 +71,7 @@ class Service:
                 stack.callback(one.close)
             _background(stack, self._feed_watchdog(), "watchdog")
             engine, images, watcher = await self._build(stack)
-            scraper = make_scraper(engine, self._events, self._config)
-            stack.callback(scraper.close)
+            scraper = make_scraper(engine, self._events, self._config, stack)
             runner = Runner(
                 make_app(engine, images, self._events, self._config, watcher, scraper),
                 handle_signals=False,

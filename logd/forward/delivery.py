@@ -37,6 +37,8 @@ PATIENCE: Final = 5
 BUG_WAIT_S: Final = 60.0
 """After a driver failed in a way that only a mistake in it explains."""
 LARGEST: Final = 1 << 62
+SECOND: Final = 2
+"""The part by which a line is seen to be over-long; a last line without a newline is a first part, too."""
 REJECTED: Final = "rejected"
 POISON: Final = "poison"
 
@@ -338,6 +340,7 @@ class Delivery:
                 continue
             assert type(item) is Group
             progress.records += len(item.lines)
+            progress.long_lines += item.partial is not None and item.partial.ordinal == SECOND
             begins[item.stream] = line_begin(item, self._limit)
             if confirms:
                 progress.delivered += size

@@ -89,6 +89,10 @@ class Gauge:
         self._counts = Totals()
         self._cursors = _Cursors()
 
+    def keep_cursors(self) -> None:
+        """Go on to read cursors after they were deleted: the container is removed, and its drivers with it."""
+        self._cursors.keep = True
+
     def close(self) -> None:
         """Close all descriptors."""
         for descriptor in (self._folder, self._index):
@@ -276,6 +280,8 @@ class _Cursors:
     """The files `cursors/NAME`; the folder is listed when its names have changed."""
 
     def __init__(self) -> None:
+        self.keep = False
+        """Whether files that are deleted still count."""
         self._folder = -1
         self._changed_ns = 0
         self._files: dict[str, _Slots] = {}
@@ -305,7 +311,8 @@ class _Cursors:
             names = set(os.listdir(f"/proc/self/fd/{self._folder}"))
         except FileNotFoundError:
             return
-        for name in [name for name, file in self._files.items() if name not in names or file.is_deleted]:
+        deleted = [name for name, file in self._files.items() if name not in names or file.is_deleted]
+        for name in () if self.keep else deleted:
             self._files.pop(name).close()  # one that was removed may have come again under the same name
             self._drivers.pop(name, None)
         for name in names - self._files.keys():

@@ -31,6 +31,8 @@ class Progress:
     """Bytes sent by a protocol that can't tell whether they arrived."""
     records: int = 0
     """Lines, and parts of over-long ones, delivered or sent."""
+    long_lines: int = 0
+    """Lines that came in parts, because they are longer than the limit."""
     dropped: dict[str, int] = field(default_factory=dict)
     """Bytes that will not be delivered, by reason."""
     retries: int = 0

@@ -206,6 +206,11 @@ class RawReader:
         at = self._passed | self._walk.positions
         return at[STDOUT], at[STDERR]
 
+    @property
+    def holds_deleted(self) -> bool:
+        """Whether it has files of a segment open that is deleted, which so take room on the disk."""
+        return self._walk.holds_deleted
+
     def read(self, budget: int = BUDGET_BYTES) -> list[Run | Gap]:
         """Return what there is, about `budget` bytes of it; nothing if there is nothing more at present."""
         while items := self._walk.read(budget):

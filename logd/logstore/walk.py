@@ -98,6 +98,11 @@ class Walk:
             budget = self._take(items, budget)
         return items
 
+    @property
+    def holds_deleted(self) -> bool:
+        """Whether the segment that is open is deleted: its bytes take room on the disk until it is closed."""
+        return self._segment is not None and self._segment.is_deleted
+
     def missing_end(self) -> list[Gap]:
         """Return the gaps that no entry came after: call it when the output has ended."""
         gaps: list[Item] = []

@@ -7,6 +7,7 @@ from typing import Final, NamedTuple
 from logd.metrics import daemon, scrape
 from logd.metrics.containers import ContainerCollector
 from logd.metrics.families import Family
+from logd.metrics.pipeline import PipelineCollector
 
 HEAD: Final = """# Metrics
 
@@ -65,6 +66,7 @@ SECTIONS: Final = (
 )
 FAMILIES: Final[Sequence[Family]] = (
     *ContainerCollector.families,
+    *PipelineCollector.families,
     *scrape.FAMILIES,
     *daemon.FAMILIES,
 )

@@ -1,0 +1,313 @@
+"""What containers print and where it goes, as metrics: the store, the lines, the drivers' accounts, the forwarders.
+
+A scrape looks at each store through a gauge, whose descriptors stay open, and asks the forwarders which deliveries are
+not idle. What takes a look at the index or the data, the observer's process finds out: the lines and their levels, and
+what waits for a driver that is behind. The account of a driver is of one moment: its cursor was read first, then the
+ends, and what lies between the two is counted by the observer, in this scrape's time or for the next one; until then
+the last account that is whole is shown, if it is not old.
+"""
+
+import asyncio
+import time
+from collections.abc import Iterable
+from typing import Any, ClassVar, Final, NamedTuple, Protocol
+
+from logd.container import Container
+from logd.forward.account import Positions, Terms, terms
+from logd.logstore.gauge import Gauge, Measure
+from logd.logstore.progress import Progress
+from logd.metrics import pipeline_series as series
+from logd.metrics.daemon import LoggerCounts
+from logd.metrics.families import DAEMON, Collector, Layout, Page
+from logd.metrics.observing import Observing
+from logd.metrics.pipeline_series import Driver, Shape
+from logd.metrics.subjects import Subjects
+from logd.units import NS
+
+STALE_S: Final = 60.0
+"""How old an account may be that is shown because the present one is not whole yet."""
+
+
+class Source(Protocol):
+    """The engine, as far as it is looked at."""
+
+    def containers(self) -> list[Container]:
+        """Return all containers."""
+
+    def departed(self) -> list[Container]:
+        """Return those that were removed a short time ago."""
+
+    async def delivery_health(self) -> dict[str, tuple[str, int]]:
+        """Return state and time of the oldest line of deliveries that are not idle, by CONTAINER_ID/NAME."""
+
+    def forwarders(self) -> list[dict[str, Any]]:
+        """Return the processes that run drivers."""
+
+
+class _Account(NamedTuple):
+    """The account of a driver at a moment. `terms` lack `buffered` and `unread` where it is not `whole`."""
+
+    progress: Progress
+    ends: Positions
+    captured: Positions
+    terms: Terms
+    oldest_ns: int
+    at_s: float
+    seq: int
+    whole: bool
+
+
+class _Driver:
+    """One driver of a container, over the scrapes."""
+
+    def __init__(self) -> None:
+        self.present: _Account | None = None
+        self.last_whole: _Account | None = None
+        self.states: dict[str, None] = {}
+        self.counted = (0, 0)
+        """Its retries and over-long lines that have been added to the daemon's."""
+
+    def look(self, measure: Measure, progress: Progress, seq: int) -> None:
+        """Take the account of this moment; of a driver that has caught up it is whole."""
+        is_behind = any(at < end for at, end in zip(progress.positions, measure.ends, strict=True))
+        account = terms(progress, measure.ends, measure.captured, 0, 0)
+        at_s = time.monotonic()
+        self.present = _Account(progress, measure.ends, measure.captured, account, 0, at_s, seq, not is_behind)
+        if not is_behind:
+            self.last_whole = self.present
+
+    def complete(self, seq: int, held: int, missing: int, oldest_ns: int) -> None:
+        """Take what the observer has counted for the account of scrape `seq`."""
+        account = self.present
+        if account is not None and account.seq == seq:
+            whole = terms(account.progress, account.ends, account.captured, held, missing)
+            self.present = self.last_whole = account._replace(terms=whole, oldest_ns=oldest_ns, whole=True)
+
+    def shown(self) -> _Account | None:
+        """Return the account to be shown: a whole one, unless the last of them is old."""
+        last, present = self.last_whole, self.present
+        return last if last is not None and time.monotonic() - last.at_s < STALE_S else present
+
+
+class _Watched:
+    """One container, over the scrapes. Call `close`."""
+
+    def __init__(self, container: Container, gauge: Gauge, *, is_new: bool) -> None:
+        self.container = container
+        self.gauge = gauge
+        self.is_new = is_new
+        """Whether it has begun to print after the daemon had started: then all its lines count."""
+        self.measure = gauge.read()
+        self.begin: Positions = (0, 0) if is_new else self.measure.ends
+        """Where an observer that is new begins to count lines."""
+        self.read: Positions = self.begin
+        """How far the observer has come."""
+        self.told: tuple[int, bool] = (0, False)
+        """Which observer knows of it, and whether it was told that the layer is live."""
+        self.lines: dict[str, int] = {}
+        self.skipped = 0
+        self.followers = 0
+        self.layer_bytes: int | None = None
+        self.drivers: dict[str, _Driver] = {}
+        self.shape: tuple[object, Shape] | None = None
+        self.layouts: tuple[Layout, Layout] | None = None
+
+    def look(self, seq: int) -> None:
+        """Measure the store (reads; may block)."""
+        if self.container.removed:
+            self.gauge.keep_cursors()
+        self.measure = self.gauge.read()
+        for gone in self.drivers.keys() - self.measure.drivers.keys():
+            del self.drivers[gone]
+        for name, progress in self.measure.drivers.items():
+            if name not in self.drivers:
+                self.drivers[name] = _Driver()
+                self.drivers[name].counted = (0, 0) if self.is_new else (progress.retries, progress.long_lines)
+            self.drivers[name].look(self.measure, progress, seq)
+
+    def behind(self) -> Iterable[tuple[str, _Account]]:
+        """Give the drivers whose account is not whole."""
+        for name, driver in self.drivers.items():
+            if driver.present is not None and not driver.present.whole:
+                yield name, driver.present
+
+    def close(self) -> None:
+        """Close the files."""
+        self.gauge.close()
+
+
+class PipelineCollector(Collector):
+    """See this module's docstring. Call `close`."""
+
+    name: ClassVar = "pipeline"
+    families: ClassVar = series.FAMILIES
+
+    def __init__(self, source: Source, subjects: Subjects, counts: LoggerCounts) -> None:
+        self._source = source
+        self._subjects = subjects
+        self._counts = counts
+        self._observing = Observing(self._hear)
+        self._began_ns = time.time_ns()
+        self._watched: dict[str, _Watched] = {}
+        self._seq = 0
+        self._gone: list[str] = []
+        """What the observer knows of and need not any longer."""
+        self._health: dict[str, tuple[str, int]] = {}
+        self._forwarders: list[dict[str, Any]] = []
+        self._measuring: asyncio.Future[None] | None = None
+
+    async def close(self) -> None:
+        """End the observer, close all files."""
+        await self._observing.close()
+        if self._measuring is not None:
+            await asyncio.wait({self._measuring})
+        for watched in self._watched.values():
+            watched.close()
+        self._watched.clear()
+
+    def layer_bytes(self, container: Container) -> int | None:
+        """Return the size of a container's writable layer, as it was found last; None if it has not been yet."""
+        watched = self._watched.get(container.id)
+        return None if watched is None else watched.layer_bytes
+
+    # -- looking -----------------------------------------------------------------------------------------------------
+
+    async def gather(self) -> None:
+        """Measure the stores, ask the forwarders, and wait a moment for the observer."""
+        if self._measuring is not None and not self._measuring.done():
+            raise TimeoutError("a disk does not answer: the stores are still being measured")
+        containers = [*self._source.containers(), *self._source.departed()]
+        self._seq += 1
+        loop = asyncio.get_running_loop()
+        self._measuring = loop.run_in_executor(None, self._measure, containers, self._seq)
+        self._health, _ = await asyncio.gather(self._source.delivery_health(), asyncio.shield(self._measuring))
+        self._forwarders = self._source.forwarders()
+        for watched in self._watched.values():
+            watched.followers = len(watched.container.log_holds)
+            self._count(watched)
+        if await self._observing.ready():
+            await self._observing.round(**self._request(self._seq))
+
+    def _measure(self, containers: Iterable[Container], seq: int) -> None:
+        """Look at all stores (in a thread)."""
+        ids = {container.id for container in containers}
+        for gone in self._watched.keys() - ids:
+            self._watched.pop(gone).close()
+            self._gone.append(gone)
+        for container in containers:
+            if container.id not in self._watched:
+                try:
+                    gauge = Gauge(str(container.log_dir))
+                except FileNotFoundError:  # it has never been started, or is removed
+                    continue
+                is_new = seq > 1 or container.created_ns > self._began_ns
+                self._watched[container.id] = _Watched(container, gauge, is_new=is_new)
+            self._watched[container.id].look(seq)
+
+    def _count(self, watched: _Watched) -> None:
+        """Add to dockerd's counters what a container's drivers have come upon since the last scrape."""
+        for name, driver in watched.drivers.items():
+            progress = watched.measure.drivers[name]
+            retries, long_lines = driver.counted
+            self._counts.writes_failed += max(0, progress.retries - retries)
+            self._counts.entries_too_long += max(0, progress.long_lines - long_lines)
+            driver.counted = progress.retries, progress.long_lines
+
+    # -- the observer ------------------------------------------------------------------------------------------------
+
+    def _request(self, seq: int) -> dict[str, Any]:
+        """Return what to ask of the observer."""
+        generation = self._observing.generation
+        watch, layers, grown, waiting = [], [], [], []
+        for key, watched in self._watched.items():
+            container = watched.container
+            is_live = container.state.running
+            if watched.told[0] != generation:
+                watch.append([key, str(container.log_dir), *watched.begin])
+                watched.read = watched.begin
+            if watched.told != (generation, is_live) and not container.removed:
+                layers.append([key, str(container.upper), is_live])
+            watched.told = generation, is_live
+            if watched.read != watched.measure.ends:
+                grown.append(key)
+            waiting += [[key, name, *one.progress.positions, *one.ends] for name, one in watched.behind()]
+        forget, self._gone = self._gone, []
+        return {
+            "number": seq,
+            "watch": watch,
+            "forget": forget,
+            "grown": grown,
+            "waiting": waiting,
+            "layers": layers,
+        }
+
+    def _hear(self, message: dict[str, Any]) -> None:
+        """Take in what the observer has found. It may be of containers that are gone by now."""
+        event = message.get("event")
+        if event == "waiting":
+            for key, name, held, missing, oldest_ns in message["found"]:
+                watched = self._watched.get(key)
+                if watched is not None and (driver := watched.drivers.get(name)) is not None:
+                    driver.complete(message["number"], held, missing, oldest_ns)
+        elif event == "lines":
+            for key, stdout, stderr, stdout_read, stderr_read, lines, skipped in message["found"]:
+                if (watched := self._watched.get(key)) is not None:
+                    watched.begin, watched.read = (stdout, stderr), (stdout_read, stderr_read)
+                    watched.skipped += skipped
+                    for level, count in lines.items():
+                        watched.lines[level] = watched.lines.get(level, 0) + count
+        elif event == "layers":
+            for key, size in message["found"]:
+                if (watched := self._watched.get(key)) is not None:
+                    watched.layer_bytes = size
+
+    # -- writing -----------------------------------------------------------------------------------------------------
+
+    def collect(self, page: Page) -> None:
+        """Write the series."""
+        now_s = time.time()
+        for watched in self._watched.values():
+            self._write(page, watched, now_s)
+        for one in self._forwarders:
+            plugin = one["plugin"]
+            page.add(series.FORWARDER_UP, int(one["state"] == "running"), DAEMON, plugin)
+            page.add(series.FORWARDER_RESTARTS, one["restarts"], DAEMON, plugin)
+            page.add(series.FORWARDER_LAG, one["lag"], DAEMON, plugin)
+            page.add(series.FORWARDER_DELIVERIES, one["routes"], DAEMON, plugin)
+
+    def _write(self, page: Page, watched: _Watched, now_s: float) -> None:
+        drivers = [self._driver(watched, name, driver, now_s) for name, driver in sorted(watched.drivers.items())]
+        lines = dict(watched.lines)
+        shape = series.shape_of(watched.measure, lines, drivers)
+        subject = self._subjects.log(watched.container)
+        if watched.layouts is None or watched.shape != (subject, shape):
+            watched.shape = subject, shape
+            watched.layouts = (
+                Layout(subject, series.series_of(shape)),
+                Layout(subject, series.driver_series(shape)),
+            )
+        own, of_drivers = watched.layouts
+        page.put(own, series.values_of(shape, watched.measure, lines, watched.skipped, watched.followers))
+        page.put(of_drivers, series.driver_values(shape, drivers))
+
+    def _driver(self, watched: _Watched, name: str, driver: _Driver, now_s: float) -> Driver:
+        """Return what is to be shown of a driver."""
+        state, oldest_ns = self._health.get(f"{watched.container.id}/{name}", ("idle", 0))
+        driver.states[state] = None
+        account = driver.shown()
+        assert account is not None
+        if state == "idle":
+            oldest_ns = 0  # what may be there is no whole line
+        elif account.whole:
+            oldest_ns = account.oldest_ns
+        return Driver(
+            name,
+            account.terms,
+            account.whole,
+            account.progress.records,
+            account.progress.retries,
+            account.progress.dropped,
+            max(0.0, now_s - oldest_ns / NS) if oldest_ns else 0.0,
+            state,
+            tuple(driver.states),
+        )
