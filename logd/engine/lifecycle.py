@@ -8,28 +8,27 @@ last, in the background. The next start or removal waits for that part.
 import asyncio
 import contextlib
 import logging
-import shutil
 import signal
 import subprocess
 import time
 from collections.abc import Awaitable, Callable, Sequence
+from functools import partial
 from typing import Final
 
-from logd.config import find_program
 from logd.container import Container
 from logd.engine.attach import begin_attachments, end_attachments
 from logd.engine.health import HealthMonitors
+from logd.engine.launching import command_line, launch_of, prepare, runtime_of, take_down
 from logd.engine.logopts import store_options
 from logd.engine.restarts import Restarts, check_not_restarting
 from logd.engine.signals import means_stop, parse_signal, stop_signal_of
 from logd.engine.world import World
-from logd.errors import Conflict, InvalidParameter, LogdError, NotModified
+from logd.errors import Conflict, LogdError, NotModified
 from logd.logstore.reader import end_positions
 from logd.logstore.unobserved import note_unobserved_end
 from logd.runtime.command import RUNTIME_FAILED_EXIT
-from logd.runtime.oci import BundleRequest, delete_argv, prepare_bundle
-from logd.runtime.protocol import ExitStatus, Launch
-from logd.runtime.rootfs import mount_overlay, unmount
+from logd.runtime.oci import delete_argv
+from logd.runtime.protocol import ExitStatus
 from logd.runtime.shim_client import RuntimeFailure, Shim
 from logd.units import NS
 
@@ -53,7 +52,7 @@ class Lifecycle:
         self._world = world
         self._auto_remove = auto_remove
         self.restarts = Restarts(world, self._start)
-        self.health = HealthMonitors(world, self.runtime_of)
+        self.health = HealthMonitors(world, partial(runtime_of, world.config))
 
     async def start(self, container: Container) -> None:
         """Start a container. Raises NotModified if it runs, Conflict if it is being removed, and what launch raises."""
@@ -68,12 +67,12 @@ class Lifecycle:
             await self._start(container)
 
     async def _start(self, container: Container) -> None:
-        if container.cleanup is not None:
-            await asyncio.shield(container.cleanup)
-        await self.end_lingering(container)
-        container.run += 1
-        container.state.starting_ns = time.time_ns()
         try:
+            if container.cleanup is not None:
+                await asyncio.shield(container.cleanup)
+            await self.end_lingering(container)
+            container.run += 1
+            container.state.starting_ns = time.time_ns()
             await self._launch(container)
         except BaseException as error:
             await self._start_failed(container, error)
@@ -86,8 +85,8 @@ class Lifecycle:
         world = self._world
         marked = asyncio.ensure_future(world.writer.saved(container))
         try:
-            await asyncio.to_thread(self._prepare, container)
-            shim = await world.supervisor.launch(self.launch_of(container))
+            await asyncio.to_thread(prepare, world, container)
+            shim = await world.supervisor.launch(launch_of(world.config, container))
         except BaseException:
             with contextlib.suppress(LogdError):
                 await marked
@@ -119,59 +118,6 @@ class Lifecycle:
         self._world.tasks.start(self._watch(container, shim), f"exit of {container.id[:12]}", watches=True)
         self._world.deliveries.begin(container)
 
-    def _prepare(self, container: Container) -> None:
-        """Mount the root and write the bundle (blocks)."""
-        world, config = self._world, self._world.config
-        image = world.images.by_id(container.image_id)
-        if image is None:
-            raise LogdError(f"No such image: {container.image_id}, of which the container was made")
-        _unmount_all(container)
-        container.exec_dir.mkdir(mode=0o700, parents=True)
-        mount_overlay(world.images.layers(image), container.upper, container.dir / "work", container.rootfs)
-        prepare_bundle(
-            BundleRequest(
-                id=container.id,
-                spec=container.spec,
-                host=container.host,
-                container_dir=container.dir,
-                exec_dir=container.exec_dir,
-                rootfs=container.rootfs,
-                argv=[container.path, *container.args],
-                hostname=container.spec.hostname,
-                cgroup_parent=config.cgroup_parent,
-                init_path=config.init_path if _wants_init(container, config.init) else "",
-                seccomp_profile=config.seccomp_profile,
-                no_new_privileges=config.no_new_privileges,
-                volumes=container.volumes,
-                default_ulimits=config.default_ulimits,
-            )
-        )
-
-    def runtime_of(self, container: Container) -> tuple[str, ...]:
-        """Return the runtime's command line up to its own options; raises InvalidParameter if it is not set up now."""
-        return self._command_line(container.host.runtime or self._world.config.default_runtime)
-
-    def _command_line(self, name: str) -> tuple[str, ...]:
-        config = self._world.config
-        runtime = config.runtimes.get(name)
-        if runtime is None:
-            raise InvalidParameter(f"unknown or invalid runtime name: {name}")
-        return find_program(runtime.path) or runtime.path, *runtime.args, "--root", str(config.exec_root / "runc")
-
-    def launch_of(self, container: Container) -> Launch:
-        """Return what the supervisor has to know of a container's present run."""
-        return Launch(
-            container_id=container.id,
-            container_dir=str(container.dir),
-            exec_dir=str(container.exec_dir),
-            runtime=self.runtime_of(container),
-            run=container.run,
-            open_stdin=container.spec.open_stdin,
-            stdin_once=container.spec.stdin_once,
-            memory_limit=container.host.memory,
-            store=store_options(container.host.log_config, self._world.config),
-        )
-
     async def _start_failed(self, container: Container, error: BaseException) -> None:
         """Undo a start and keep its reason, as dockerd does: the state stays what it was, with an exit code."""
         state = container.state
@@ -189,7 +135,6 @@ class Lifecycle:
         self._world.writer.save(container)
         container.log_ended.set()
         end_attachments(container, waiting=True)
-        self._world.use.discard(container)
         await self.clean_up(container)
         container.tell_waiters()
         if container.host.auto_remove:
@@ -274,8 +219,8 @@ class Lifecycle:
                 if not container.removed:
                     await self._world.writer.saved(container)
             finally:
-                await self._runtime_delete(self.runtime_of(container), container.id)
-            await asyncio.to_thread(_unmount_all, container, keep_exec_dir=not await _is_gone(container.lingering))
+                await self._runtime_delete(runtime_of(self._world.config, container), container.id)
+            await asyncio.to_thread(take_down, container, keep_exec_dir=not await _is_gone(container.lingering))
         except (LogdError, OSError) as error:
             log.warning("not cleaned up: %s", error, extra={"container": container.id})
 
@@ -289,7 +234,8 @@ class Lifecycle:
 
     async def delete_stray(self, container_id: str, *, force: bool) -> bool:
         """Remove what the default runtime keeps of a container that is not known; false if it refuses."""
-        runtime = self._command_line(self._world.config.default_runtime)
+        config = self._world.config
+        runtime = command_line(config, config.default_runtime)
         return await self._runtime_delete(runtime, container_id, force=force)
 
     async def _runtime_delete(self, runtime: tuple[str, ...], container_id: str, *, force: bool = True) -> bool:
@@ -388,10 +334,6 @@ def _check_startable(container: Container) -> None:
         raise Conflict("container is marked for removal and cannot be started")
 
 
-def _wants_init(container: Container, default: bool) -> bool:
-    return default if container.host.init is None else container.host.init
-
-
 async def _is_gone(shim: Shim | None, timeout_s: float = GONE_WAIT_S) -> bool:
     """Tell whether a shim has ended, or does so soon."""
     if shim is None:
@@ -413,9 +355,3 @@ async def _run(argv: Sequence[str]) -> tuple[int, str]:
         await process.wait()
         return -1, f"no answer in {RUNTIME_WAIT_S:.0f} s"
     return process.returncode or 0, words.decode(errors="replace").strip()
-
-
-def _unmount_all(container: Container, *, keep_exec_dir: bool = False) -> None:
-    unmount(container.rootfs)
-    if not keep_exec_dir:
-        shutil.rmtree(container.exec_dir, ignore_errors=True)

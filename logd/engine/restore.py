@@ -18,6 +18,7 @@ from typing import Final
 import orjson
 
 from logd.container import EXIT_UNKNOWN, Container, UnreadableRecord, read_record
+from logd.engine.launching import launch_of, runtime_of
 from logd.engine.lifecycle import Lifecycle
 from logd.engine.removal import Removal, delete_folder
 from logd.engine.world import World
@@ -112,7 +113,7 @@ class Restore:
         if not (state.running or state.starting_ns or has_exec_dir):
             await self._after_end(container)
             return
-        shim = await self._world.supervisor.adopt(container.id, self._lifecycle.launch_of(container))
+        shim = await self._world.supervisor.adopt(container.id, launch_of(self._world.config, container))
         if shim is None and not waits:
             await self._record_exit(container)
         elif shim is not None and state.running:
@@ -144,7 +145,7 @@ class Restore:
         await self._clean(container)
 
     async def _runtime_status(self, container: Container) -> str:
-        argv = [*self._lifecycle.runtime_of(container), "state", container.id]
+        argv = [*runtime_of(self._world.config, container), "state", container.id]
         process = await asyncio.create_subprocess_exec(
             *argv, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL
         )

@@ -1,0 +1,77 @@
+"""What a start is made of: the mounted root, the bundle, the runtime's command line, and what the shim is told."""
+
+import shutil
+
+from logd.config import DaemonConfig, find_program
+from logd.container import Container
+from logd.engine.logopts import store_options
+from logd.engine.world import World
+from logd.errors import InvalidParameter, LogdError
+from logd.runtime.oci import BundleRequest, prepare_bundle
+from logd.runtime.protocol import Launch
+from logd.runtime.rootfs import mount_overlay, unmount
+
+
+def prepare(world: World, container: Container) -> None:
+    """Mount the root and write the bundle (blocks)."""
+    config, host = world.config, container.host
+    image = world.images.by_id(container.image_id)
+    if image is None:
+        raise LogdError(f"No such image: {container.image_id}, of which the container was made")
+    take_down(container)
+    container.exec_dir.mkdir(mode=0o700, parents=True)
+    mount_overlay(world.images.layers(image), container.upper, container.dir / "work", container.rootfs)
+    wants_init = config.init if host.init is None else host.init
+    prepare_bundle(
+        BundleRequest(
+            id=container.id,
+            spec=container.spec,
+            host=host,
+            container_dir=container.dir,
+            exec_dir=container.exec_dir,
+            rootfs=container.rootfs,
+            argv=[container.path, *container.args],
+            hostname=container.spec.hostname,
+            cgroup_parent=config.cgroup_parent,
+            init_path=config.init_path if wants_init else "",
+            seccomp_profile=config.seccomp_profile,
+            no_new_privileges=config.no_new_privileges,
+            volumes=container.volumes,
+            default_ulimits=config.default_ulimits,
+        )
+    )
+
+
+def take_down(container: Container, *, keep_exec_dir: bool = False) -> None:
+    """Unmount the root, and delete the bundle with what a shim left in its folder (blocks)."""
+    unmount(container.rootfs)
+    if not keep_exec_dir:
+        shutil.rmtree(container.exec_dir, ignore_errors=True)
+
+
+def runtime_of(config: DaemonConfig, container: Container) -> tuple[str, ...]:
+    """Return the runtime's command line up to its own options; raises InvalidParameter if it is not set up now."""
+    return command_line(config, container.host.runtime or config.default_runtime)
+
+
+def command_line(config: DaemonConfig, name: str) -> tuple[str, ...]:
+    """Return the command line of a runtime by its name in the settings, up to its own options."""
+    runtime = config.runtimes.get(name)
+    if runtime is None:
+        raise InvalidParameter(f"unknown or invalid runtime name: {name}")
+    return find_program(runtime.path) or runtime.path, *runtime.args, "--root", str(config.exec_root / "runc")
+
+
+def launch_of(config: DaemonConfig, container: Container) -> Launch:
+    """Return what the supervisor has to know of a container's present run."""
+    return Launch(
+        container_id=container.id,
+        container_dir=str(container.dir),
+        exec_dir=str(container.exec_dir),
+        runtime=runtime_of(config, container),
+        run=container.run,
+        open_stdin=container.spec.open_stdin,
+        stdin_once=container.spec.stdin_once,
+        memory_limit=container.host.memory,
+        store=store_options(container.host.log_config, config),
+    )
