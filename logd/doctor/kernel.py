@@ -16,9 +16,9 @@ from logd.runtime.pipes import PIPE_BYTES
 from logd.units import format_ram_size
 
 SYSCTLS: Final = Path("/proc/sys")
-DESCRIPTORS_EACH: Final = 16
-"""Of one container, in the process that holds the most of them, the keeper."""
-FEW_DESCRIPTORS: Final = 16384
+DESCRIPTORS_EACH: Final = 28
+"""Of one container, in the process that holds the most of them, the daemon: some 20 files that tell what it uses."""
+FEW_DESCRIPTORS: Final = 32768
 """Enough for a thousand containers."""
 FILES_SHARE: Final = 0.8
 RECEIVE_BYTES: Final = 212_992

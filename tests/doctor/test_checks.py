@@ -33,7 +33,7 @@ def sysctls(tmp_path: Path) -> Path:
 @pytest.mark.usefixtures("few_descriptors")
 def test_few_descriptors_are_told_with_what_they_are_enough_for() -> None:
     found = kernel.descriptors()
-    assert (found.status, found.found) == ("warn", "1024 for each process, enough for about 64 containers")
+    assert (found.status, found.found) == ("warn", "1024 for each process, enough for about 36 containers")
 
 
 def test_a_system_near_its_limit_of_open_files_fails(sysctls: Path) -> None:
