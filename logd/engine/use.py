@@ -39,7 +39,10 @@ class Use:
             self._samples.begin(container.id, self.cgroup_path(container), pid)
 
     def end(self, container: Container) -> None:
-        """Take the last look at a run that has ended, while its cgroup is there, and add it up: once for each run."""
+        """Take the last look at a run that has ended, while its cgroup is there, and add it up: once for each run.
+
+        A start that failed counts too: what the runtime did in the cgroup is in its parents' figures as well.
+        """
         if container.usage_run >= container.run:
             self._samples.finish(container.id)
             return
@@ -50,11 +53,6 @@ class Use:
             if sample is not None:
                 container.last_sample = sample
                 container.usage = container.usage + sample.counters
-
-    def discard(self, container: Container) -> None:
-        """Forget a run whose command never ran."""
-        self._samples.finish(container.id)
-        container.usage_run = container.run
 
     def of(self, container: Container) -> tuple[Sample | None, Counters]:
         """Return the present look, or the last of one that has ended, and the counters of all runs at that moment."""

@@ -146,14 +146,14 @@ def test_of_very_many_removed_containers_the_oldest_is_dropped(home):
     assert keeping.departed() == names[1:]
 
 
-async def test_a_start_that_fails_is_no_run_and_leaves_no_descriptor(home):
+async def test_a_start_that_fails_is_counted_too_and_leaves_no_descriptor(home):
     async with home.engine() as driver:
         container = await driver.create("/no/such/command")
         before = len(os.listdir("/proc/self/fd"))
         with pytest.raises(LogdError):
             await driver.engine.start(container.id)
         assert container.id not in driver.engine.samples
-        assert (container.usage.cpu_ns, container.last_sample) == (0, None)
+        assert container.usage_run == 1
         assert len(os.listdir("/proc/self/fd")) <= before + 3
 
 
