@@ -14,7 +14,7 @@ from logd.cli.command import Command
 from logd.cli.foreground import carry
 from logd.cli.interrupts import Waiter
 from logd.errors import InvalidParameter, LogdError
-from logd.units import parse_ram_size
+from logd.units import parse_duration, parse_ram_size
 
 FORWARDED: Final = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT, signal.SIGUSR1, signal.SIGUSR2)
 EXIT_DAEMON: Final = 125  # Docker's: the container could not be run at all
@@ -42,6 +42,7 @@ class NotStarted(LogdError):
         "logd run -d --name web -e PORT=80 shop:1.2",
         "logd run --rm busybox echo hello",
         "logd run --rm -m 64m -u nobody busybox id",
+        "logd run -d --restart unless-stopped --health-cmd 'wget -qO- localhost' shop:1.2",
         "tar c . | logd run --rm -i busybox wc -c",
     ),
 )
@@ -67,6 +68,14 @@ class NotStarted(LogdError):
 @click.option("--network", metavar="NAME", help="none, or host.")
 @click.option("--init", is_flag=True, help="Run a small init in it that reaps processes.")
 @click.option("--stop-signal", metavar="SIGNAL", help="Signal that stops it.")
+@click.option("--restart", metavar="POLICY", help="no, on-failure[:N], always, or unless-stopped: see operations.md.")
+@click.option("--health-cmd", metavar="COMMAND", help="Shell command that checks whether it is healthy.")
+@click.option("--health-interval", metavar="DURATION", help="Time between two checks, such as 30s.")
+@click.option("--health-timeout", metavar="DURATION", help="How long a check may take.")
+@click.option("--health-start-period", metavar="DURATION", help="Time to start, in which failures do not count.")
+@click.option("--health-start-interval", metavar="DURATION", help="Time between two checks while it starts.")
+@click.option("--health-retries", type=int, metavar="N", help="Failures in a row that make it unhealthy.")
+@click.option("--no-healthcheck", is_flag=True, help="Do without the image's health check.")
 @click.option("--log-driver", metavar="NAME", help="Log driver (default: the daemon's).")
 @click.option("--log-opt", multiple=True, metavar="KEY=VALUE", help="Option of the log driver, such as max-size=10m.")
 @click.argument("image")
@@ -108,6 +117,8 @@ def create_request(image: str, command: Sequence[str], options: dict[str, Any]) 
         host["NanoCpus"] = round(options["cpus"] * 1_000_000_000)
     if options["pids_limit"] is not None:
         host["PidsLimit"] = options["pids_limit"]
+    if options["restart"]:
+        host["RestartPolicy"] = _restart_policy(options["restart"])
     request: dict[str, Any] = {
         "Image": image,
         "Env": [*_env_files(options["env_file"]), *_environment(options["env"])],
@@ -119,6 +130,8 @@ def create_request(image: str, command: Sequence[str], options: dict[str, Any]) 
         "StdinOnce": stdin and attached,
         "HostConfig": host,
     }
+    if health := _health_check(options):
+        request["Healthcheck"] = health
     if command:
         request["Cmd"] = list(command)
     if options["entrypoint"] is not None:
@@ -209,6 +222,38 @@ def _memory(text: str) -> int:
         return parse_ram_size(text)
     except ValueError as error:
         raise InvalidParameter(f"--memory: {error}") from error
+
+
+def _restart_policy(text: str) -> dict[str, Any]:
+    """Return the policy that NAME or NAME:N means; the daemon knows the names, and which may have a number."""
+    name, colon, number = text.partition(":")
+    if colon and not (number.isascii() and number.isdigit()):
+        raise InvalidParameter(f"--restart: invalid number of restarts in {text!r} (write on-failure:3)")
+    return {"Name": name, "MaximumRetryCount": int(number or 0)}
+
+
+def _health_check(options: dict[str, Any]) -> dict[str, Any]:
+    """Return what is asked for instead of the image's own check, or of a part of it; empty for nothing."""
+    found: dict[str, Any] = {}
+    if options["health_cmd"]:
+        found["Test"] = ["CMD-SHELL", options["health_cmd"]]
+    for name in ("interval", "timeout", "start_period", "start_interval"):
+        if text := options[f"health_{name}"]:
+            found["".join(word.capitalize() for word in name.split("_"))] = _duration(f"--health-{name}", text)
+    if options["health_retries"] is not None:
+        found["Retries"] = options["health_retries"]
+    if options["no_healthcheck"]:
+        if found:
+            raise InvalidParameter("--no-healthcheck conflicts with the --health-… options")
+        found["Test"] = ["NONE"]
+    return found
+
+
+def _duration(option: str, text: str) -> int:
+    try:
+        return parse_duration(text)
+    except ValueError as error:
+        raise InvalidParameter(f"{option.replace('_', '-')}: {error}") from error
 
 
 def _split(word: str, separator: str) -> tuple[str, str]:

@@ -143,6 +143,35 @@ def test_run_in_the_background_prints_the_id(peer: Peer, logd: Logd, tmp_path: P
     }  # fmt: skip
 
 
+def test_run_asks_for_a_restart_policy_and_a_health_check(peer: Peer, logd: Logd) -> None:
+    peer.routes["POST /containers/create"] = lambda _: (201, {"Id": ID, "Warnings": []})
+    peer.routes[f"POST /containers/{ID}/start"] = lambda _: (204, None)
+    times = ["--health-interval", "1m30s", "--health-timeout", "5s", "--health-start-period", "250ms"]
+    logd("run", "-d", "--restart", "on-failure:3", "--health-cmd", "true", *times, "--health-retries", "2", "busybox")
+    logd("run", "-d", "--restart", "always", "--no-healthcheck", "busybox")
+    bodies = [json.loads(request.body) for request in peer.requests if request.path.endswith("/create")]
+    assert [body["HostConfig"]["RestartPolicy"] for body in bodies] == [
+        {"Name": "on-failure", "MaximumRetryCount": 3},
+        {"Name": "always", "MaximumRetryCount": 0},
+    ]
+    check = {"Test": ["CMD-SHELL", "true"], "Interval": 90 * 10**9, "Timeout": 5 * 10**9, "StartPeriod": 250 * 10**6}
+    assert [body["Healthcheck"] for body in bodies] == [{**check, "Retries": 2}, {"Test": ["NONE"]}]
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (["--restart", "on-failure:x"], "--restart: invalid number of restarts in 'on-failure:x'"),
+        (["--health-start-period", "soon"], "--health-start-period: invalid duration 'soon'"),
+        (["--no-healthcheck", "--health-cmd", "true"], "--no-healthcheck conflicts with"),
+    ],
+)
+def test_run_refuses_what_can_not_be_meant(logd: Logd, options: list[str], words: str) -> None:
+    done = logd("run", *options, "busybox")
+    assert done.returncode == 125
+    assert words in done.stderr
+
+
 def attachable(peer: Peer, output: bytes, *, code: int, echo: bool = False) -> None:
     """Add what a foreground run asks for: its container prints `output`, or what it reads, and ends with `code`."""
 
