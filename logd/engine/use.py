@@ -36,7 +36,7 @@ class Use:
     def begin(self, container: Container, pid: int) -> None:
         """Watch a run from before its command is started, or from when a new daemon found it; more often is no harm."""
         if container.id not in self._samples:
-            self._samples.begin(container.id, self.cgroup_path(container), pid)
+            self._samples.begin(container.id, self.cgroup_path(container), pid if _is_of(pid, container) else 0)
 
     def end(self, container: Container) -> None:
         """Take the last look at a run that has ended, while its cgroup is there, and add it up: once for each run.
@@ -81,3 +81,11 @@ class Use:
             while self._departed and self._departed[0][0] < horizon:
                 self._departed.popleft()
             return [container for _, container in self._departed]
+
+
+def _is_of(pid: int, container: Container) -> bool:
+    """Tell whether a process is the container's, and not another that was given its number after its end."""
+    try:
+        return container.id in Path(f"/proc/{pid}/cgroup").read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        return False

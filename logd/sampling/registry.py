@@ -31,9 +31,15 @@ class _Entry:
         self._lock = threading.Lock()
 
     def exists(self) -> bool:
-        """Tell whether there is such a cgroup. Raises OSError where it can't be told now."""
+        """Tell whether there is such a cgroup; it may be, where that can't be told now."""
         with self._lock:
-            return self._opened().exists
+            try:
+                self._opened()
+            except Gone:
+                return False
+            except OSError as error:
+                log.warning("%s is not read for the time being: %s", self.path, error)
+            return True
 
     def read(self) -> Sample | None:
         """Return a look, None where that is not possible."""
@@ -65,7 +71,11 @@ class _Entry:
 
     def _opened(self) -> Reading:
         if self._reading is None:
-            self._reading = self._open()
+            reading = self._open()
+            if not reading.exists:
+                reading.close()
+                raise Gone(self.path)
+            self._reading = reading
         return self._reading
 
 
@@ -90,10 +100,8 @@ class Samples:
         """
         self.finish(key)
         entry = _Entry(cgroup_path, lambda: Reading(self._hierarchy, cgroup_path, self._host, pid))
-        if self._exists(entry):
+        if entry.exists():
             self._entries[key] = entry
-        else:
-            entry.finish()
 
     def read(self, key: str) -> Sample | None:
         """Return a look at a run; None for an unknown key, and when its cgroup is gone. Opens nothing."""
@@ -140,18 +148,10 @@ class Samples:
         if ".." in path.split("/"):
             return None
         entry = _Entry(path, lambda: Reading(self._hierarchy, path, self._host))
-        if not self._exists(entry):
-            entry.finish()
+        if not entry.exists():
             return None
         self._groups[path] = entry
         return entry.read()
-
-    def _exists(self, entry: _Entry) -> bool:
-        try:
-            return entry.exists()
-        except OSError as error:
-            log.warning("%s is not read for the time being: %s", entry.path, error)
-            return True
 
     def close(self) -> None:
         """Close everything."""

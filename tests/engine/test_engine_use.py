@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import subprocess
 from dataclasses import replace
 
 import pytest
@@ -27,6 +28,10 @@ async def last_step(*_, **__):
 await asyncio.wait_for(driver.engine.waiter("web", "next-exit"), 20)
 await asyncio.sleep(20)
 """
+
+
+LINK = "ip link add name probe0 type veth peer name probe1"
+PIPES = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
 
 
 async def finished(container):
@@ -99,6 +104,22 @@ print(driver.engine.use(container)[1].cpu_ns, flush=True)
         await finished(container)
         assert container.usage.cpu_ns >= before
         assert container.usage.cpu_ns == container.last_sample.counters.cpu_ns
+
+
+async def test_the_interfaces_of_a_process_that_took_over_a_number_are_not_a_containers(home):
+    async with home.engine() as driver:
+        container = await driver.create("sleep", "1000", host=HostConfig(network_mode="none"))
+        await driver.engine.start(container.id)
+        other = subprocess.Popen(["unshare", "--net", "sh", "-c", f"{LINK} && echo ready && exec cat"], **PIPES)
+        assert other.stdout.readline() == b"ready\n"
+        driver.engine.samples.finish(container.id)
+        driver.engine._world.use.begin(container, other.pid)
+        assert driver.engine.samples.read(container.id).counters.interfaces == {}
+        driver.engine.samples.finish(container.id)
+        driver.engine._world.use.begin(container, container.state.pid)
+        assert b"lo:" in driver.engine.samples.raw(container.id, "net/dev")
+        other.communicate()
+        await driver.engine.kill(container.id)
 
 
 async def test_waiters_do_not_wait_for_the_last_look(home, monkeypatch):

@@ -169,6 +169,20 @@ def test_without_descriptors_a_run_still_begins_and_is_read_later(samples, own_c
     assert descriptors() > before
 
 
+def test_a_cgroup_that_was_never_opened_and_is_gone_has_no_sample(samples, own_cgroup):
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    free = os.open("/dev/null", os.O_RDONLY)
+    os.close(free)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (free, hard))
+    try:
+        samples.begin("one", own_cgroup.path, os.getpid())
+        assert samples.group(own_cgroup.path) is None
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    own_cgroup.remove()
+    assert samples.read("one") is samples.finish("one") is samples.group(own_cgroup.path) is None
+
+
 def test_looks_from_threads_meet_no_closed_descriptor(samples, own_cgroup, tmp_path):
     stop = threading.Event()
 
