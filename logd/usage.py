@@ -65,7 +65,9 @@ class Counters(msgspec.Struct, kw_only=True):
     """By the resource: cpu, memory, io."""
 
     def __add__(self, other: "Counters") -> "Counters":
-        """Return the sum."""
+        """Return the sum; that with nothing is the other one itself."""
+        if self == NOTHING:
+            return other
         return Counters(
             **{name: getattr(self, name) + getattr(other, name) for name in _NUMBERS},
             devices=_sum(Device, self.devices, other.devices),
@@ -74,6 +76,7 @@ class Counters(msgspec.Struct, kw_only=True):
         )
 
 
+NOTHING: Final = Counters()
 _NUMBERS: Final = tuple(name for name in Counters.__struct_fields__ if name not in {"devices", "interfaces", "stalls"})
 
 T = TypeVar("T", Device, Interface, Stall)

@@ -100,8 +100,7 @@ class Server(web.Server):
             return self._refuse(request, "", 404, "page not found")
         if request.method not in METHODS:
             return self._refuse(request, PATH, 405, "method not allowed", Allow=", ".join(METHODS))
-        response = await answer(self._scraper, request)
-        response.force_close()
+        response = await answer(self._scraper, request, last=True)
         self._scraper.daemon.answered(request.method, PATH, response.status)
         return response
 

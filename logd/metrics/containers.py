@@ -50,12 +50,10 @@ class _Look(NamedTuple):
 
 
 class _Kept(NamedTuple):
-    """A container's templates, and what they hang on."""
+    """A container's template, and what it hangs on."""
 
     key: tuple[object, ...]
-    lifecycle: Layout
-    log: Layout
-    figures: Layout | None
+    layout: Layout
 
 
 class ContainerCollector(Collector):
@@ -113,14 +111,16 @@ class ContainerCollector(Collector):
         key = (subject, shape, info, running, exists, exited, layer is None)
         kept = self._kept.get(container.id)
         if kept is None or kept.key != key:
-            kept = self._kept[container.id] = self._layouts(container, key, info, shape, layer)
+            layout = self._layout(container, info, shape, layer, running=running, exists=exists, exited=exited)
+            kept = self._kept[container.id] = _Kept(key, layout)
         values = lifecycle.container_values(container, look.total, now_s, running=running)
         if room is not None:
             values += (room.limit_bytes, room.inodes, room.free_inodes)
-        page.put(kept.lifecycle, values if layer is None else (*values, layer))
-        page.put(kept.log, lifecycle.log_values(container, exists=exists, exited=exited))
-        if kept.figures is not None and shape is not None and look.counters is not None:
-            page.put(kept.figures, figures.values_of(shape, look.counters, look.sample))
+        if layer is not None:
+            values += (layer,)
+        if shape is not None and look.counters is not None:
+            values += figures.values_of(shape, look.counters, look.sample)
+        page.put(kept.layout, values + lifecycle.log_values(container, exists=exists, exited=exited))
 
     def _look(self, container: Container, now_s: float, *, running: bool) -> _Look:
         """Return what a container uses; counters that could be less than they were shown before are left out."""
@@ -132,26 +132,26 @@ class ContainerCollector(Collector):
         recent = now_s - container.state.finished_ns / NS < KEEP_S
         return _Look(None, total, total if present or (settled and recent) else None)
 
-    def _layouts(
+    def _layout(
         self,
         container: Container,
-        key: tuple[object, ...],
         info: tuple[str, ...],
         shape: figures.Shape | None,
         layer: int | None,
-    ) -> _Kept:
-        _, _, _, running, exists, exited, _ = key
-        subject = self._subjects.container(container)
+        *,
+        running: bool,
+        exists: bool,
+        exited: bool,
+    ) -> Layout:
+        """Return a container's series, in the order in which `_write` has their values."""
         self._groups.follow(self._subjects.path(container))
-        series = lifecycle.container_series(info, running=bool(running))
+        device = self._file_system.device
+        series = lifecycle.container_series(info, running=running)
         if exists:
-            rooms = (groups.FS_LIMIT, groups.FS_INODES, groups.FS_FREE_INODES)
-            series += [(family, self._file_system.device) for family in rooms]
+            series += [(family, device) for family in (groups.FS_LIMIT, groups.FS_INODES, groups.FS_FREE_INODES)]
         if layer is not None:
-            series.append((groups.FS_USAGE, self._file_system.device))
-        return _Kept(
-            key,
-            Layout(subject, series),
-            Layout(self._subjects.log(container), lifecycle.log_series(exists=bool(exists), exited=bool(exited))),
-            Layout(subject, figures.series_of(shape, self._devices)) if shape is not None else None,
-        )
+            series.append((groups.FS_USAGE, device))
+        if shape is not None:
+            series += figures.series_of(shape, self._devices)
+        of_log = (self._subjects.log(container), lifecycle.log_series(exists=exists, exited=exited))
+        return Layout(self._subjects.container(container), series, of_log)

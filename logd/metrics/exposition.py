@@ -41,9 +41,9 @@ def head(family: Family, style: Format) -> str:
     return f"# HELP {name} {escaped}\n# TYPE {name} {family.kind}\n"
 
 
-def render(series: Iterable[tuple[Family, str]], style: Format) -> str:
+def render(series: Iterable[tuple[Family, Iterable[str]]], style: Format) -> str:
     """Return families with their lines in a format; without the end of OpenMetrics, so that more may follow."""
-    return "".join([text for family, lines in series for text in (head(family, style), lines)])
+    return "".join([text for family, lines in series for text in (head(family, style), *lines)])
 
 
 def choose_format(accept: str) -> Format:

@@ -15,8 +15,8 @@ A collector plugs in like this; `Scraper` (scrape.py) is given one of each:
             page.add(SEGMENTS, 3, subject)
             page.add(LINES, 17, subject, "error")
 
-What is written for each of hundreds of containers goes faster through a `Layout`: the same series as one template,
-which lives as long as the subject's labels stay the same:
+What is written for each of hundreds of containers goes faster through a `Layout`: the same series at each scrape, kept
+as long as the subject's labels stay the same:
 
     layout = Layout(subject, [(SEGMENTS,), (LINES, "error"), (LINES, "none")])   # kept
     page.put(layout, (3, 17, 40))                                               # at each scrape
@@ -32,6 +32,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import ClassVar, Final, Literal
+from weakref import WeakValueDictionary
 
 Kind = Literal["counter", "gauge", "info", "histogram", "unknown"]
 Series = tuple["Family", *tuple[str, ...]]
@@ -44,8 +45,6 @@ CONTAINER: Final = ("id", "name", "image")
 GROUP: Final = ("id",)
 LOG: Final = ("id", "name")
 _ESCAPES: Final = str.maketrans({"\\": r"\\", '"': r"\"", "\n": r"\n", "\0": "\ufffd"})
-_BETWEEN: Final = "\0"
-"""Stands between the families of a template; `escape` leaves none in a label."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -102,22 +101,45 @@ DAEMON: Final = Subject({})
 """For series without a subject."""
 
 
-class Layout:
-    """Series of one subject in a fixed order, as one template. Those of one family stand together."""
+class _Group:
+    """The families of a layout's series; one object for equal ones, by which a page finds what belongs together."""
 
-    def __init__(self, subject: Subject, series: Iterable[Series]) -> None:
-        texts: dict[Family, str] = {}
-        last: Family | None = None
-        for one in series:
-            assert one[0] is last or one[0] not in texts, f"{one[0].name} is in two places"
-            last = one[0]
-            texts[last] = texts.get(last, "") + subject.prefix(*one).replace("%", "%%") + "%s\n"
-        self.families: Final = tuple(texts)
-        self._template = _BETWEEN.join(texts.values())
+    known: ClassVar[WeakValueDictionary[tuple[Family, ...], "_Group"]] = WeakValueDictionary()
+
+    def __init__(self, families: tuple[Family, ...]) -> None:
+        self.families: Final = families
+
+    @classmethod
+    def of(cls, families: tuple[Family, ...]) -> "_Group":
+        """Return the object of these families."""
+        found = cls.known.get(families)
+        if found is None:
+            found = cls.known[families] = cls(families)
+        return found
+
+
+class Layout:
+    """Series in a fixed order, whose lines are kept and written anew where a value has changed. For one thread.
+
+    They are of one subject, or of several: `Layout(container, [(A,), (B,)], (other, [(C,)]))`.
+    """
+
+    def __init__(self, subject: Subject, series: Iterable[Series], *more: tuple[Subject, Iterable[Series]]) -> None:
+        rows = [(part.prefix(*one), one[0]) for part, of_part in ((subject, series), *more) for one in of_part]
+        self._prefixes = [prefix for prefix, _ in rows]
+        self._values: tuple[float | None, ...] = (None,) * len(rows)
+        self._lines = [""] * len(rows)
+        self.group: Final = _Group.of(tuple(family for _, family in rows))
 
     def render(self, values: tuple[float, ...]) -> list[str]:
-        """Return the lines of each of the families."""
-        return (self._template % values).split(_BETWEEN)
+        """Return a line for each of the series."""
+        if values != self._values:
+            self._lines = [
+                line if value == old else f"{prefix}{value}\n"
+                for line, value, old, prefix in zip(self._lines, values, self._values, self._prefixes, strict=True)
+            ]
+            self._values = values
+        return self._lines
 
 
 class Page:
@@ -125,6 +147,7 @@ class Page:
 
     def __init__(self, families: Iterable[Family]) -> None:
         self._lines: dict[Family, list[str]] = {family: [] for family in families}
+        self._rows: dict[_Group, list[list[str]]] = {}
 
     def add(self, family: Family, value: float, subject: Subject = DAEMON, *labels: str) -> None:
         """Write one sample; `labels` are the values of the family's own, in their order."""
@@ -132,13 +155,19 @@ class Page:
 
     def put(self, layout: Layout, values: tuple[float, ...]) -> None:
         """Write a value for each series of a layout."""
-        if layout.families:
-            for family, lines in zip(layout.families, layout.render(values), strict=True):
-                self._lines[family].append(lines)
+        rows = self._rows.get(layout.group)
+        if rows is None:
+            assert self._lines.keys() >= set(layout.group.families), "a family that the collector has not declared"
+            rows = self._rows[layout.group] = []
+        rows.append(layout.render(values))
 
-    def __iter__(self) -> Iterator[tuple[Family, str]]:
+    def __iter__(self) -> Iterator[tuple[Family, Sequence[str]]]:
         """Give the families that have series, each with its lines."""
-        return ((family, "".join(lines)) for family, lines in self._lines.items() if lines)
+        lines = {family: list(single) for family, single in self._lines.items()}
+        for group, rows in self._rows.items():
+            for family, column in zip(group.families, zip(*rows, strict=True), strict=True):
+                lines[family] += column
+        return ((family, found) for family, found in lines.items() if found)
 
 
 class Collector(ABC):

@@ -9,6 +9,7 @@ import logging
 import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from itertools import chain
 from typing import Final, NamedTuple
 
 from prometheus_client.exposition import generate_latest
@@ -113,6 +114,6 @@ class Scraper:
         registry = self.daemon.registry
         generate = generate_openmetrics if wanted.style == "openmetrics" else generate_latest
         own = generate(registry).removesuffix(EOF.encode())
-        text = "".join([render(page, wanted.style) for page in pages])
+        text = render(chain.from_iterable(pages), wanted.style)
         body = b"".join((own, text.encode(), EOF.encode() if wanted.style == "openmetrics" else b""))
         return compress(body) if wanted.gzip else body
