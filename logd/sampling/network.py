@@ -5,11 +5,16 @@ Source: proc_pid_net(5), network_namespaces(7).
 """
 
 import os
+from itertools import islice
+from typing import Final
 
 from logd.sampling.folders import CgroupFiles
 from logd.sampling.kept import Look, nothing
 from logd.sampling.parse import net_dev
 from logd.usage import Sample
+
+MAX_INTERFACES: Final = 64
+"""A container that may make interfaces must not make series without end; the oldest are shown."""
 
 
 class Network:
@@ -20,7 +25,7 @@ class Network:
 
     def fill(self, sample: Sample) -> None:
         """Enter the figures."""
-        sample.counters.interfaces = net_dev(self.look())
+        sample.counters.interfaces = dict(islice(net_dev(self.look()).items(), MAX_INTERFACES))
 
 
 def _shares_ours(pid: int) -> bool:

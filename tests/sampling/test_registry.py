@@ -10,6 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from logd.runtime.cgroup import container_folders, detect
+from logd.sampling.network import MAX_INTERFACES
 from logd.sampling.registry import Samples
 
 
@@ -105,6 +106,16 @@ def test_interfaces_are_those_of_the_namespace_and_outlive_its_processes(samples
     process.wait()
     assert "probe0" in samples.read("one").counters.interfaces
     assert "probe0" in samples.finish("one").counters.interfaces
+
+
+def test_a_namespace_with_very_many_interfaces_shows_its_oldest(samples, own_cgroup, isolated):
+    links = "for i in $(seq 40); do echo link add name a$i type veth peer name b$i; done | ip -batch -"
+    process = isolated(f"{links} && echo ready && exec cat")
+    assert process.stdout.readline() == b"ready\n"
+    samples.begin("one", own_cgroup.path, process.pid)
+    found = samples.read("one").counters.interfaces
+    assert len(found) == MAX_INTERFACES < 80
+    assert {"a1", "b1"} <= found.keys()
 
 
 def test_the_hosts_interfaces_are_not_those_of_a_process_that_uses_them(samples, own_cgroup):
