@@ -41,6 +41,7 @@ def is_little(items: list[Run | Gap]) -> bool:
 class LogStream:
     """`next` gives the runs; an asynchronous context manager. Without `finish` a last line without a newline is left.
 
+    What is followed ends with the container's present run, or, with `restarts`, when no restart policy starts another.
     History is read in threads, because it may have to come from the disk; a follower that has caught up reads in
     the event loop what was written just now, which is in memory.
     """
@@ -52,6 +53,7 @@ class LogStream:
         selection: Selection,
         *,
         follow: bool,
+        restarts: bool = False,
         budget: int = BUDGET,
         times: bool = True,
         finish: bool = True,
@@ -62,7 +64,8 @@ class LogStream:
         self._budget = budget
         self._times = times
         self._finish = finish
-        self._follow = follow and not container.log_ended.is_set()
+        self._restarts = restarts
+        self._follow = follow and not self._output_has_ended()
         if not self._follow and not container.log_ended.is_set():
             self._selection = dataclasses.replace(selection, present=True)
         self._run = container.run
@@ -154,10 +157,14 @@ class LogStream:
         until_ns = self._selection.until_ns
         return (
             not self._follow
-            or self._container.log_ended.is_set()
-            or self._container.run != self._run
+            or self._output_has_ended()
+            or (self._container.run != self._run and not self._restarts)
             or (until_ns is not None and time.time_ns() > until_ns)
         )
+
+    def _output_has_ended(self) -> bool:
+        container = self._container
+        return container.log_ended.is_set() and not (self._restarts and container.state.restarting)
 
     async def _wait(self) -> None:
         """Return when the store may have grown, the output has ended, or `until` has come."""
@@ -168,6 +175,8 @@ class LogStream:
 
     async def _wake_at_the_end(self, subscription: "Subscription") -> None:
         await self._container.log_ended.wait()
+        while not self._output_has_ended():
+            await self._container.wait("next-exit")
         subscription.wake()
 
     async def _in_thread(self, function: Callable[[], T]) -> T:

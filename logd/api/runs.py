@@ -44,7 +44,8 @@ async def runs(call: Call) -> web.StreamResponse:
     selection = parse_selection(call, after=_after(call.text("after")))
     pattern = compile_pattern(call.text("grep")) if call.text("grep") else None
     container = readable(call)
-    async with LogStream(call.parts, container, selection, follow=call.flag("follow")) as stream:
+    follow, restarts = call.flag("follow"), call.flag("restarts")
+    async with LogStream(call.parts, container, selection, follow=follow, restarts=restarts) as stream:
         response = await call.stream(CONTENT_TYPE)
         await response.write(_cursor_frame(START, stream.cursor))
         encode = partial(_encode, pattern=pattern)

@@ -56,6 +56,8 @@ class Options(NamedTuple):
         query: dict[str, str | int | bool | list[str] | None] = {"stdout": self.stdout, "stderr": self.stderr}
         if self.follow:
             query["follow"] = True
+            if not self.open_ended:  # else the starts of containers are watched
+                query["restarts"] = True
         if self.tail is not None:
             query["tail"] = self.tail
         if self.since_ns is not None:

@@ -32,7 +32,7 @@ def test_the_options_reach_the_daemon(peer: Peer, logs: Logs) -> None:
     arguments = ("-f", "-n", "7", "--since=1700000000", "--until", "1700000009", "--grep", "a|b c", "--stream=stderr")
     assert logs(*arguments, "web").returncode == 0
     assert peer.queries("/logd/containers/web/logs") == [{
-        "stdout": "0", "stderr": "1", "follow": "1", "tail": "7", "since": "1700000000.000000000",
+        "stdout": "0", "stderr": "1", "follow": "1", "restarts": "1", "tail": "7", "since": "1700000000.000000000",
         "until": "1700000009.000000000", "grep": "a|b c",
     }]  # fmt: skip
 
@@ -175,7 +175,7 @@ def test_a_follower_goes_on_where_it_was_after_the_daemon_restarted(peer: Peer, 
     assert (done.returncode, done.stdout, done.stderr) == (0, b"a\nb\n", b"e\n")
     first, second = peer.queries("/logd/containers/web/logs")
     assert first["tail"] == "2"
-    assert second == {"stdout": "1", "stderr": "1", "follow": "1", "after": "12,22"}
+    assert second == {"stdout": "1", "stderr": "1", "follow": "1", "restarts": "1", "after": "12,22"}
 
 
 def test_no_such_container_is_said_in_the_daemons_words(peer: Peer, logs: Logs) -> None:

@@ -5,6 +5,7 @@ import os
 import shutil
 import signal
 import subprocess
+import sys
 import time
 from collections.abc import Callable
 from contextlib import suppress
@@ -158,3 +159,17 @@ def test_after_a_reboot_those_run_that_are_to(daemon: Any) -> None:
     found = look(daemon, "no")
     assert (found["Status"], found["ExitCode"]) == ("exited", 255)
     assert [status(daemon, f"{name}-stopped") for name in ("unless-stopped", "on-failure", "no")] == ["exited"] * 3
+
+
+def test_logds_own_follower_goes_on_over_restarts_and_ends_with_the_last(daemon: Any) -> None:
+    run(daemon, "web", LOOP, "--restart", "on-failure:2")
+    command = [sys.executable, "-m", "logd.cli.logs", "-f", "web"]
+    environment = {**os.environ, "LOGD_HOST": daemon.host}
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=True, timeout=60)
+    assert done.stdout == "run\n" * 3
+    run(daemon, "stopped", LOOP, "--restart", "always")
+    with subprocess.Popen([*command[:-1], "stopped"], env=environment, stdout=subprocess.PIPE) as follower:
+        for _ in range(3):
+            assert follower.stdout.readline() == b"run\n"
+        daemon.docker("stop", "stopped")
+        assert follower.wait(30) == 0
