@@ -165,6 +165,17 @@ async def test_what_is_left_of_an_interrupted_creation_or_removal_is_cleared_awa
     assert os.listdir(trash) == []
 
 
+async def test_a_removal_that_was_interrupted_before_it_took_place_can_be_asked_for_again(home):
+    async with home.engine() as driver:
+        container = await driver.create("true", name="web")
+        container.state.removing = True
+        await driver.engine._world.writer.saved(container)
+    async with home.engine() as driver:
+        assert driver.engine.get("web").state.status == "created"
+        await driver.engine.remove("web")
+        assert driver.engine.containers() == []
+
+
 async def test_a_container_that_cannot_be_read_is_left_out_and_left_alone(home, caplog):
     async with home.engine() as driver:
         newer = await driver.create("true", name="newer")
