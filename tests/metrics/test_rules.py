@@ -42,3 +42,15 @@ def test_each_alert_says_what_it_is_about_and_operations_says_what_to_do() -> No
     assert runbooks == [name.lower() for name in ALERT_NAMES]
     for part in ("summary", "description", "severity"):
         assert len(re.findall(rf"\b{part}: ", ALERTS)) == len(ALERT_NAMES), part
+
+
+def test_all_metrics_that_dashboards_and_rules_ask_for_are_documented() -> None:
+    documented = (ROOT / "docs" / "metrics.md").read_text()
+    dashboards = [path.read_text() for path in (DASHBOARDS / "grafana").glob("*.json")]
+    asked = {
+        name
+        for text in (*dashboards, *(path.read_text() for path in RULES))
+        for name in re.findall(r"(?<![\w:])(?:container|logd|machine|process|engine_daemon)_[a-z0-9_]+(?=[{\[])", text)
+    }
+    assert len(asked) > 50
+    assert sorted(name for name in asked if f"`{re.sub('_(sum|count)$', '', name)}`" not in documented) == []
