@@ -11,7 +11,7 @@ from logd.config import DaemonConfig
 from logd.engine.engine import Engine
 from logd.events import EventBus
 from logd.metrics.containers import ContainerCollector
-from logd.metrics.daemon import DaemonMetrics, HealthCounts, Identity
+from logd.metrics.daemon import DaemonMetrics, Identity
 from logd.metrics.groups import Machine
 from logd.metrics.pipeline import PipelineCollector
 from logd.metrics.scrape import Scraper
@@ -39,7 +39,7 @@ def make_scraper(engine: Engine, events: EventBus, config: DaemonConfig, stack: 
         memory_bytes=machine.memory_bytes,
     )
     subjects = Subjects(config, engine.cgroup_path)
-    daemon = DaemonMetrics(engine, events, getattr(engine, "health_counts", HealthCounts()), identity)
+    daemon = DaemonMetrics(engine, events, engine.health_counts, identity)
     pipeline = PipelineCollector(engine, subjects, daemon.logger)
     stack.push_async_callback(pipeline.close)
     containers = ContainerCollector(engine, subjects, config, machine, pipeline.layer_bytes)

@@ -100,12 +100,11 @@ class Source(Protocol):
         """Return all containers."""
 
 
-@dataclass
-class HealthCounts:
+class HealthCounts(Protocol):
     """How many health checks have been run, and how many of them have failed."""
 
-    checks: int = 0
-    failed: int = 0
+    checks: int
+    failed: int
 
 
 @dataclass

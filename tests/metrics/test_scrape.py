@@ -10,7 +10,7 @@ from prometheus_client.parser import text_string_to_metric_families as parse_tex
 
 from logd.events import EventBus
 from logd.metrics import scrape as scraping
-from logd.metrics.daemon import BUILD, ENGINE, DaemonMetrics, HealthCounts, Identity
+from logd.metrics.daemon import BUILD, ENGINE, DaemonMetrics, Identity
 from logd.metrics.families import Collector, Family
 from logd.metrics.scrape import Scraper, Wanted
 
@@ -62,7 +62,7 @@ class Failing(Collector):
 @pytest.fixture
 def daemon_metrics():
     identity = Identity(dict.fromkeys(BUILD.labels, "x"), dict.fromkeys(ENGINE.labels, "x"), 2, 1 << 30)
-    return DaemonMetrics(SimpleNamespace(containers=list), EventBus(), HealthCounts(), identity)
+    return DaemonMetrics(SimpleNamespace(containers=list), EventBus(), SimpleNamespace(checks=0, failed=0), identity)
 
 
 @pytest.fixture
