@@ -203,6 +203,12 @@ def make_lasting_daemon() -> Iterator[Callable[..., Daemon]]:
     yield from daemon_maker()
 
 
+@pytest.fixture(scope="module")
+def make_module_daemon() -> Iterator[Callable[..., Daemon]]:
+    """Return a maker of daemons that the tests of a module may share."""
+    yield from daemon_maker()
+
+
 def daemon_maker() -> Iterator[Callable[..., Daemon]]:
     """Yield what makes daemons, and remove them and all that is theirs afterwards."""
     daemons: list[Daemon] = []

@@ -10,6 +10,7 @@ import time
 import urllib.request
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from prometheus_peer import Answer
@@ -79,19 +80,15 @@ TRUE_CONDITIONS = {
 
 
 @pytest.fixture(scope="module")
-def scene(busybox_tar: bytes, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Scene]:
-    from conftest import daemon_maker
-
-    daemons = daemon_maker()
+def scene(
+    make_module_daemon: Callable[..., Any], busybox_tar: bytes, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Scene]:
+    made = Scene(make_module_daemon, busybox_tar, tmp_path_factory.mktemp("prometheus"))
     try:
-        made = Scene(next(daemons), busybox_tar, tmp_path_factory.mktemp("prometheus"))
-        try:
-            made.start()
-            yield made
-        finally:
-            made.close()
+        made.start()
+        yield made
     finally:
-        next(daemons, None)  # removes them
+        made.close()
 
 
 def substituted(expr: str, variables: dict[str, str]) -> str:
