@@ -1,11 +1,10 @@
-"""The two formats of a page and which one a scraper gets, and whether it comes compressed.
+"""The two formats of a page, which of them a scraper gets, and whether it comes compressed.
 
 Source: the text format 0.0.4; OpenMetrics 1.0.0 (https://prometheus.io/docs/specs/om/open_metrics_spec/): a counter's
 family has no _total, an info's no _info, and the last line is `# EOF`; RFC 9110 sections 12.4.2 and 12.5.3 (weights).
 """
 
 import re
-import zlib
 from collections.abc import Iterable
 from typing import Final, Literal
 
@@ -18,10 +17,6 @@ CONTENT_TYPES: Final[dict[Format, str]] = {
     "openmetrics": "application/openmetrics-text; version=1.0.0; charset=utf-8",
 }
 EOF: Final = "# EOF\n"
-GZIP_LEVEL: Final = 1
-"""Level 9 takes three times as long for a page that is a tenth smaller."""
-_GZIP_WINDOW: Final = 16 + zlib.MAX_WBITS
-"""zlib's way of asking for gzip's head and tail."""
 _TYPES: Final = {"info": "gauge", "unknown": "untyped"}
 """Kinds that the text format has no word for, or another one."""
 SUFFIXES: Final = {"counter": "_total", "info": "_info"}
@@ -70,12 +65,6 @@ def accepts_gzip(accept_encoding: str) -> bool:
     """Tell whether an Accept-Encoding header takes gzip; what it does not name, not even by *, it does not take."""
     weights = {coding: _weight(parameters) for coding, parameters in _elements(accept_encoding)}
     return weights.get("gzip", weights.get("x-gzip", weights.get("*", 0.0))) > 0
-
-
-def compress(page: bytes) -> bytes:
-    """Return a page as gzip."""
-    packer = zlib.compressobj(GZIP_LEVEL, zlib.DEFLATED, _GZIP_WINDOW)
-    return packer.compress(page) + packer.flush()
 
 
 def _elements(header: str) -> list[tuple[str, dict[str, str]]]:

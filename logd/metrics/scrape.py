@@ -1,7 +1,7 @@
 """One scrape: the collectors are asked one after the other in a thread, what they write becomes a page.
 
 Who asks while a scrape is under way gets the next one, together with all who ask for the same meanwhile: any number of
-scrapers costs the work of one. Nothing is kept from one scrape to the next, so that what is gone does not stay.
+scrapers costs the work of one. Each page is made of what there is then, so that what is gone does not stay.
 """
 
 import asyncio
@@ -16,8 +16,9 @@ from prometheus_client.exposition import generate_latest
 from prometheus_client.openmetrics.exposition import generate_latest as generate_openmetrics
 
 from logd.metrics.daemon import DaemonMetrics
-from logd.metrics.exposition import EOF, Format, compress, render
+from logd.metrics.exposition import CONTENT_TYPES, EOF, Format
 from logd.metrics.families import DAEMON, Collector, Family, Page
+from logd.metrics.pieces import Pages
 
 log = logging.getLogger(__name__)
 
@@ -56,6 +57,7 @@ class Scraper:
         self._failing: set[str] = set()
         self._lock = asyncio.Lock()
         self._waiting: dict[Wanted, asyncio.Task[bytes]] = {}
+        self._pages: dict[Format, Pages] = {style: Pages(style) for style in CONTENT_TYPES}
         self._thread = ThreadPoolExecutor(1, "metrics")
 
     def close(self) -> None:
@@ -111,9 +113,6 @@ class Scraper:
 
     def _finished(self, wanted: Wanted, pages: Sequence[Page]) -> bytes:
         """Put the page together (in a thread)."""
-        registry = self.daemon.registry
         generate = generate_openmetrics if wanted.style == "openmetrics" else generate_latest
-        own = generate(registry).removesuffix(EOF.encode())
-        text = render(chain.from_iterable(pages), wanted.style)
-        body = b"".join((own, text.encode(), EOF.encode() if wanted.style == "openmetrics" else b""))
-        return compress(body) if wanted.gzip else body
+        own = generate(self.daemon.registry).removesuffix(EOF.encode())
+        return self._pages[wanted.style].page(own, chain.from_iterable(pages), gzip=wanted.gzip)

@@ -1,6 +1,8 @@
 """The two formats, read back by prometheus-client's parsers; which one a scraper gets."""
 
 import gzip
+import subprocess
+import zlib
 
 import pytest
 from hypothesis import given
@@ -9,8 +11,9 @@ from prometheus_client.exposition import choose_encoder
 from prometheus_client.openmetrics.parser import text_string_to_metric_families as parse_openmetrics
 from prometheus_client.parser import text_string_to_metric_families as parse_text
 
-from logd.metrics.exposition import EOF, accepts_gzip, choose_format, compress, render
+from logd.metrics.exposition import accepts_gzip, choose_format
 from logd.metrics.families import DAEMON, LABEL_NAME, Family, Layout, Page, Subject, sanitised
+from logd.metrics.pieces import Pages
 
 GAUGE = Family("room_bytes", "gauge", 'Says "how\\much"\nthere is.', ("kind",), ("id",))
 COUNTER = Family("things_total", "counter", "Things.", ("kind",), ("id",))
@@ -30,6 +33,10 @@ def page_of(value, labels):
     return page
 
 
+def render(page, style):
+    return Pages(style).page(b"", page, gzip=False).decode()
+
+
 def samples(families):
     return {family.name: (family.type, [tuple(sample[:3]) for sample in family.samples]) for family in families}
 
@@ -47,7 +54,7 @@ def test_both_formats_give_back_what_was_written_whatever_the_labels_say(value, 
     assert text["things"] == ("counter", [("things_total", own, 3)])
     assert text["room_info"] == ("gauge", [("room_info", {"id": expected[0]}, 1)])
     assert text["room_failcnt"] == ("unknown", [("room_failcnt", {"id": expected[0]}, 7)])
-    openmetrics = samples(parse_openmetrics(render(page, "openmetrics") + EOF))
+    openmetrics = samples(parse_openmetrics(render(page, "openmetrics")))
     assert openmetrics["room_bytes"] == text["room_bytes"]
     assert openmetrics["things"] == text["things"]
     assert openmetrics["room"] == ("info", text["room_info"][1])
@@ -167,9 +174,36 @@ def test_a_page_is_compressed_if_the_scraper_takes_that(accept_encoding, gzipped
     assert accepts_gzip(accept_encoding) is gzipped
 
 
-def test_a_compressed_page_is_gzip():
-    page = b"container_last_seen 1\n" * 1000
-    assert gzip.decompress(compress(page)) == page
+@pytest.mark.parametrize("style", ["text", "openmetrics"])
+@given(st.lists(st.dictionaries(st.sampled_from("abcd"), st.integers(0, 3)), max_size=6), st.binary(max_size=50))
+def test_a_page_of_kept_pieces_is_what_a_page_made_anew_would_be(style, scrapes, begin):
+    pages = Pages(style)
+    subjects = {name: Subject({"id": name}) for name in "abcd"}
+    layouts = {name: Layout(subject, [(UNTYPED,), (INFO,)]) for name, subject in subjects.items()}
+    for scrape in scrapes:
+        kept, anew = Page(FAMILIES), Page(FAMILIES)
+        for name, value in scrape.items():
+            kept.put(layouts[name], (value, 1))
+            anew.add(UNTYPED, value, subjects[name])
+            anew.add(INFO, 1, subjects[name])
+        expected = Pages(style).page(begin, anew, gzip=False)
+        assert gzip.decompress(pages.page(begin, kept, gzip=True)) == expected
+        assert pages.page(begin, kept, gzip=False) == expected
+
+
+def test_a_compressed_page_is_one_member_that_gzip_itself_reads():
+    page = Page(FAMILIES)
+    for number in range(3000):
+        page.add(UNTYPED, number, Subject({"id": str(number)}))
+    pages = Pages("text")
+    for _ in range(2):
+        packed = pages.page(b"begin 1\n", page, gzip=True)
+        done = subprocess.run(["gzip", "-dc"], input=packed, capture_output=True, check=True)
+        assert done.stdout == pages.page(b"begin 1\n", page, gzip=False)
+        one = zlib.decompressobj(16 + zlib.MAX_WBITS)
+        assert one.decompress(packed) == done.stdout
+        assert (one.eof, one.unused_data) == (True, b"")
+    assert len(packed) < len(done.stdout) / 4
 
 
 def test_names_that_no_scraper_would_take_are_our_own_mistake():
