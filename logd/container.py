@@ -15,8 +15,9 @@ from typing import Any, Final, Literal
 import msgspec
 
 from logd.batch import ContainerInfo
+from logd.endpoint import Endpoint
 from logd.errors import LogdError, NotFound
-from logd.spec import ContainerSpec, HostConfig, LogConfig
+from logd.spec import ContainerSpec, EndpointSettings, HostConfig, LogConfig
 from logd.usage import Counters, Sample
 
 VERSION: Final = 1
@@ -126,6 +127,10 @@ class Record(msgspec.Struct, kw_only=True):
     """Of the runs that have ended."""
     usage_run: int = 0
     """The last run whose counters are in `usage`."""
+    networks: dict[str, EndpointSettings] = {}
+    """How it is to be connected, by the network's id; of what an older logd made, nothing."""
+    endpoints: list[Endpoint] = []
+    """Its interfaces, while it has a network namespace."""
 
 
 class _Version(msgspec.Struct):
@@ -181,6 +186,8 @@ class Container:
         self.asked_logging = record.asked_logging
         self.usage = record.usage
         self.usage_run = record.usage_run
+        self.networks = record.networks
+        self.endpoints = record.endpoints
         self.last_sample: Sample | None = None
         self.usage_lock = threading.Lock()
         self.dir = folder
@@ -276,6 +283,8 @@ class Container:
             asked_logging=self.asked_logging,
             usage=self.usage,
             usage_run=self.usage_run,
+            networks=self.networks,
+            endpoints=self.endpoints,
         )
 
     def wait(self, condition: Condition) -> asyncio.Future[int]:

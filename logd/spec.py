@@ -17,17 +17,17 @@ StrSlice = Annotated[list[str], "a single string is a list of one"]
 EmptySet = dict[str, dict[str, Any]]  # Go's map[string]struct{}: the keys are the value
 
 
-class _Struct(msgspec.Struct, frozen=True, kw_only=True, rename="pascal"):
+class DockerStruct(msgspec.Struct, frozen=True, kw_only=True, rename="pascal"):
     """What all parts have in common; a changed copy comes from `msgspec.structs.replace`."""
 
     omit_empty: ClassVar[frozenset[str] | None] = None  # JSON names that Docker leaves out when empty; None: all
     empty_lists: ClassVar[frozenset[str]] = frozenset()  # JSON names of lists that are [] when empty, others are null
 
 
-S = TypeVar("S", bound=_Struct)
+S = TypeVar("S", bound=DockerStruct)
 
 
-class HealthConfig(_Struct, frozen=True):
+class HealthConfig(DockerStruct, frozen=True):
     """A health check; the durations are nanoseconds, 0 inherits."""
 
     test: list[str] = []
@@ -38,7 +38,7 @@ class HealthConfig(_Struct, frozen=True):
     retries: int = 0
 
 
-class ContainerSpec(_Struct, frozen=True):
+class ContainerSpec(DockerStruct, frozen=True):
     """Docker's `Config`: what runs inside, independent of the host."""
 
     omit_empty = frozenset(
@@ -81,7 +81,7 @@ class ContainerSpec(_Struct, frozen=True):
     shell: StrSlice = []
 
 
-class LogConfig(_Struct, frozen=True):
+class LogConfig(DockerStruct, frozen=True):
     """A log driver and its options; an empty type is the daemon's default."""
 
     omit_empty = frozenset()
@@ -90,7 +90,7 @@ class LogConfig(_Struct, frozen=True):
     config: dict[str, str] = {}
 
 
-class PortBinding(_Struct, frozen=True):
+class PortBinding(DockerStruct, frozen=True):
     """An address and port on the host."""
 
     omit_empty = frozenset()
@@ -99,7 +99,7 @@ class PortBinding(_Struct, frozen=True):
     host_port: str = ""
 
 
-class RestartPolicy(_Struct, frozen=True):
+class RestartPolicy(DockerStruct, frozen=True):
     """`no`, `always`, `unless-stopped` or `on-failure`."""
 
     omit_empty = frozenset()
@@ -108,7 +108,7 @@ class RestartPolicy(_Struct, frozen=True):
     maximum_retry_count: int = 0
 
 
-class WeightDevice(_Struct, frozen=True):
+class WeightDevice(DockerStruct, frozen=True):
     """A block device's share of the disk time."""
 
     omit_empty = frozenset()
@@ -117,7 +117,7 @@ class WeightDevice(_Struct, frozen=True):
     weight: int = 0
 
 
-class ThrottleDevice(_Struct, frozen=True):
+class ThrottleDevice(DockerStruct, frozen=True):
     """A block device's limit, in bytes or operations per second."""
 
     omit_empty = frozenset()
@@ -126,7 +126,7 @@ class ThrottleDevice(_Struct, frozen=True):
     rate: int = 0
 
 
-class DeviceMapping(_Struct, frozen=True):
+class DeviceMapping(DockerStruct, frozen=True):
     """A device node of the host and where the container finds it; permissions are letters of `rwm`."""
 
     omit_empty = frozenset()
@@ -136,7 +136,7 @@ class DeviceMapping(_Struct, frozen=True):
     cgroup_permissions: str = ""
 
 
-class DeviceRequest(_Struct, frozen=True):
+class DeviceRequest(DockerStruct, frozen=True):
     """Devices asked for by capability (`--gpus`)."""
 
     omit_empty = frozenset()
@@ -148,7 +148,7 @@ class DeviceRequest(_Struct, frozen=True):
     options: dict[str, str] = {}
 
 
-class Ulimit(_Struct, frozen=True):
+class Ulimit(DockerStruct, frozen=True):
     """A resource limit by its name in lower case without RLIMIT_; -1 is no limit."""
 
     omit_empty = frozenset()
@@ -158,7 +158,7 @@ class Ulimit(_Struct, frozen=True):
     soft: int = 0
 
 
-class BindOptions(_Struct, frozen=True):
+class BindOptions(DockerStruct, frozen=True):
     """How a host path is mounted."""
 
     propagation: str = ""
@@ -168,14 +168,14 @@ class BindOptions(_Struct, frozen=True):
     read_only_force_recursive: bool = False
 
 
-class DriverConfig(_Struct, frozen=True):
+class DriverConfig(DockerStruct, frozen=True):
     """A volume driver and its options."""
 
     name: str = ""
     options: dict[str, str] = {}
 
 
-class VolumeOptions(_Struct, frozen=True):
+class VolumeOptions(DockerStruct, frozen=True):
     """How a volume is made and filled."""
 
     no_copy: bool = False
@@ -184,13 +184,13 @@ class VolumeOptions(_Struct, frozen=True):
     driver_config: DriverConfig | None = None
 
 
-class ImageOptions(_Struct, frozen=True):
+class ImageOptions(DockerStruct, frozen=True):
     """Which part of an image is mounted."""
 
     subpath: str = ""
 
 
-class TmpfsOptions(_Struct, frozen=True):
+class TmpfsOptions(DockerStruct, frozen=True):
     """The size in bytes (0: the kernel's default) and the mode of a tmpfs."""
 
     size_bytes: int = 0
@@ -198,7 +198,7 @@ class TmpfsOptions(_Struct, frozen=True):
     options: list[list[str]] = []
 
 
-class Mount(_Struct, frozen=True):
+class Mount(DockerStruct, frozen=True):
     """One `--mount`: type `bind`, `volume`, `tmpfs`, `npipe`, `cluster` or `image`."""
 
     type: str = ""
@@ -213,7 +213,7 @@ class Mount(_Struct, frozen=True):
     cluster_options: dict[str, Any] | None = None
 
 
-class HostConfig(_Struct, frozen=True):
+class HostConfig(DockerStruct, frozen=True):
     """Docker's `HostConfig`: how the container sits on this host. Sizes are bytes, CPU times microseconds."""
 
     omit_empty = frozenset(
@@ -320,6 +320,25 @@ class HostConfig(_Struct, frozen=True):
     io_maximum_bandwidth: int = msgspec.field(name="IOMaximumBandwidth", default=0)
 
 
+class EndpointIPAMConfig(DockerStruct, frozen=True):
+    """Addresses that an endpoint is to have."""
+
+    ipv4_address: str = msgspec.field(name="IPv4Address", default="")
+    ipv6_address: str = msgspec.field(name="IPv6Address", default="")
+    link_local_ips: list[str] = msgspec.field(name="LinkLocalIPs", default_factory=list)
+
+
+class EndpointSettings(DockerStruct, frozen=True):
+    """How a container is to be connected to a network: the part of Docker's type that a request can set."""
+
+    ipam_config: EndpointIPAMConfig | None = msgspec.field(name="IPAMConfig", default=None)
+    links: list[str] = []
+    aliases: list[str] = []
+    mac_address: str = ""
+    driver_opts: dict[str, str] = {}
+    gw_priority: int = 0
+
+
 def decode_create(body: bytes) -> tuple[ContainerSpec, HostConfig, dict[str, Any]]:
     """Read the body of a create request: what runs, how, and the NetworkingConfig as it came.
 
@@ -356,7 +375,7 @@ def convert(value: Any, kind: type[S], where: str = "") -> S:
         ) from error
 
 
-def to_docker(value: _Struct) -> dict[str, Any]:
+def to_docker(value: DockerStruct) -> dict[str, Any]:
     """Return what `docker inspect` shows of a struct: Docker's names, its nulls, and without what it leaves out."""
     shown: dict[str, Any] = {}
     for field in _fields(type(value)):
@@ -368,20 +387,20 @@ def to_docker(value: _Struct) -> dict[str, Any]:
             continue
         if isinstance(item, list) and not item and name not in value.empty_lists:
             item = None
-        shown[name] = to_docker(item) if isinstance(item, _Struct) else _plain(item)
+        shown[name] = to_docker(item) if isinstance(item, DockerStruct) else _plain(item)
     if shown.get("Volumes") == {}:
         shown["Volumes"] = None
     return shown
 
 
 @cache
-def _fields(kind: type[_Struct]) -> tuple[msgspec.structs.FieldInfo, ...]:
+def _fields(kind: type[DockerStruct]) -> tuple[msgspec.structs.FieldInfo, ...]:
     return msgspec.structs.fields(kind)
 
 
 def _plain(value: Any) -> Any:
     if isinstance(value, list):
-        return [to_docker(item) if isinstance(item, _Struct) else _plain(item) for item in value]
+        return [to_docker(item) if isinstance(item, DockerStruct) else _plain(item) for item in value]
     if isinstance(value, dict):
         return {key: _plain(item) for key, item in value.items()}
     return value
@@ -397,12 +416,12 @@ def _as_go(value: Any, kind: Any) -> Any:
     elif origin is dict and isinstance(value, dict):
         item_kind = get_args(kind)[1]
         return {key: _as_go(_zero(item_kind) if item is None else item, item_kind) for key, item in value.items()}
-    elif isinstance(kind, type) and issubclass(kind, _Struct) and isinstance(value, dict):
+    elif isinstance(kind, type) and issubclass(kind, DockerStruct) and isinstance(value, dict):
         return _struct_as_go(value, kind)
     return value
 
 
-def _struct_as_go(value: dict[str, Any], kind: type[_Struct]) -> dict[str, Any]:
+def _struct_as_go(value: dict[str, Any], kind: type[DockerStruct]) -> dict[str, Any]:
     known = _fields_as_go(kind)
     result = {}
     for name, item in value.items():
@@ -413,7 +432,7 @@ def _struct_as_go(value: dict[str, Any], kind: type[_Struct]) -> dict[str, Any]:
 
 
 @cache
-def _fields_as_go(kind: type[_Struct]) -> dict[str, tuple[str, Any]]:
+def _fields_as_go(kind: type[DockerStruct]) -> dict[str, tuple[str, Any]]:
     """Return a struct's fields by their names in lower case: (name in JSON, type)."""
     hints = get_type_hints(kind, include_extras=True)
     return {field.encode_name.lower(): (field.encode_name, hints[field.name]) for field in msgspec.structs.fields(kind)}
@@ -432,4 +451,4 @@ def _zero(kind: Any) -> Any:
     kind = _bare(kind)
     if get_origin(kind) is not None:
         return get_origin(kind)()
-    return {} if issubclass(kind, _Struct) or kind is Any else kind()
+    return {} if issubclass(kind, DockerStruct) or kind is Any else kind()
