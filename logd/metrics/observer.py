@@ -67,10 +67,12 @@ class Line:
 
     def __init__(self, connection: socket.socket) -> None:
         self._connection = connection
+        self._poll = select.poll()  # select(2) takes no descriptor beyond 1023
+        self._poll.register(connection, select.POLLIN)
 
     def wait(self, timeout_s: float) -> bool:
         """Tell whether the daemon says something within a time."""
-        return bool(select.select([self._connection], [], [], max(0.0, timeout_s))[0])
+        return bool(self._poll.poll(max(0.0, timeout_s) * 1000))
 
     def hear(self) -> dict[str, Any]:
         """Return what the daemon says. Raises Gone."""

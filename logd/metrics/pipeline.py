@@ -8,6 +8,8 @@ the last account that is whole is shown, if it is not old.
 """
 
 import asyncio
+import logging
+import resource
 import time
 from collections.abc import Iterable
 from typing import Any, ClassVar, Final, NamedTuple, Protocol
@@ -18,12 +20,18 @@ from logd.logstore.gauge import Gauge, Measure
 from logd.logstore.progress import Progress
 from logd.metrics import pipeline_series as series
 from logd.metrics.daemon import LoggerCounts
-from logd.metrics.families import DAEMON, Collector, Layout, Page
+from logd.metrics.families import DAEMON, Collector, Layout, Page, Subject
 from logd.metrics.observing import Observing
 from logd.metrics.pipeline_series import Driver, Shape
 from logd.metrics.subjects import Subjects
 from logd.units import NS
 
+log = logging.getLogger(__name__)
+
+IDLE: Final = ("idle", 0)
+FILES_SHARE: Final = 4
+FILES_A_STORE: Final = 8
+"""A quarter of the descriptors that the process may have are kept for stores; others are opened at each scrape."""
 STALE_S: Final = 60.0
 """How old an account may be that is shown because the present one is not whole yet."""
 
@@ -69,10 +77,12 @@ class _Driver:
 
     def look(self, measure: Measure, progress: Progress, seq: int) -> None:
         """Take the account of this moment; of a driver that has caught up it is whole."""
+        before, captured = self.present, measure.captured
+        if before is not None and before.whole and before.progress is progress and before.captured == captured:
+            return  # as it mostly is
         is_behind = any(at < end for at, end in zip(progress.positions, measure.ends, strict=True))
-        account = terms(progress, measure.ends, measure.captured, 0, 0)
-        at_s = time.monotonic()
-        self.present = _Account(progress, measure.ends, measure.captured, account, 0, at_s, seq, not is_behind)
+        account = terms(progress, measure.ends, captured, 0, 0)
+        self.present = _Account(progress, measure.ends, captured, account, 0, time.monotonic(), seq, not is_behind)
         if not is_behind:
             self.last_whole = self.present
 
@@ -86,18 +96,21 @@ class _Driver:
     def shown(self) -> _Account | None:
         """Return the account to be shown: a whole one, unless the last of them is old."""
         last, present = self.last_whole, self.present
-        return last if last is not None and time.monotonic() - last.at_s < STALE_S else present
+        if last is None or (present is not last and time.monotonic() - last.at_s > STALE_S):
+            return present
+        return last
 
 
 class _Watched:
     """One container, over the scrapes. Call `close`."""
 
-    def __init__(self, container: Container, gauge: Gauge, *, is_new: bool) -> None:
+    def __init__(self, container: Container, *, is_new: bool) -> None:
+        """Raises FileNotFoundError where there is no store."""
         self.container = container
-        self.gauge = gauge
         self.is_new = is_new
         """Whether it has begun to print after the daemon had started: then all its lines count."""
-        self.measure = gauge.read()
+        self.gauge: Gauge | None = Gauge(str(container.log_dir))
+        self.measure = self.gauge.read()
         self.begin: Positions = (0, 0) if is_new else self.measure.ends
         """Where an observer that is new begins to count lines."""
         self.read: Positions = self.begin
@@ -109,11 +122,17 @@ class _Watched:
         self.followers = 0
         self.layer_bytes: int | None = None
         self.drivers: dict[str, _Driver] = {}
-        self.shape: tuple[object, Shape] | None = None
+        self.found = 0
+        """How often the observer has found lines."""
+        self.shape: tuple[Subject, Shape] | None = None
         self.layouts: tuple[Layout, Layout] | None = None
+        self.written: tuple[object, tuple[tuple[Layout, tuple[float, ...]], ...]] | None = None
+        """What was written last, and what that hangs on where nothing is under way."""
 
     def look(self, seq: int) -> None:
         """Measure the store (reads; may block)."""
+        if self.gauge is None:
+            self.gauge = Gauge(str(self.container.log_dir))
         if self.container.removed:
             self.gauge.keep_cursors()
         self.measure = self.gauge.read()
@@ -132,8 +151,10 @@ class _Watched:
                 yield name, driver.present
 
     def close(self) -> None:
-        """Close the files."""
-        self.gauge.close()
+        """Close the files; a later look opens them again."""
+        if self.gauge is not None:
+            self.gauge.close()
+            self.gauge = None
 
 
 class PipelineCollector(Collector):
@@ -194,15 +215,24 @@ class PipelineCollector(Collector):
         for gone in self._watched.keys() - ids:
             self._watched.pop(gone).close()
             self._gone.append(gone)
-        for container in containers:
-            if container.id not in self._watched:
-                try:
-                    gauge = Gauge(str(container.log_dir))
-                except FileNotFoundError:  # it has never been started, or is removed
-                    continue
-                is_new = seq > 1 or container.created_ns > self._began_ns
-                self._watched[container.id] = _Watched(container, gauge, is_new=is_new)
-            self._watched[container.id].look(seq)
+        limit, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+        room = limit // FILES_SHARE // FILES_A_STORE
+        for number, container in enumerate(containers):
+            try:
+                self._look(container, seq, keeps=number < room)
+            except FileNotFoundError:  # it has never been started, or is removed
+                continue
+            except OSError as error:  # and the others' figures are worth having
+                log.warning("metrics: the store can't be read: %s", error, extra={"container": container.id})
+
+    def _look(self, container: Container, seq: int, *, keeps: bool) -> None:
+        watched = self._watched.get(container.id)
+        if watched is None:
+            is_new = seq > 1 or container.created_ns > self._began_ns
+            watched = self._watched[container.id] = _Watched(container, is_new=is_new)
+        watched.look(seq)
+        if not keeps:
+            watched.close()
 
     def _count(self, watched: _Watched) -> None:
         """Add to dockerd's counters what a container's drivers have come upon since the last scrape."""
@@ -254,6 +284,7 @@ class PipelineCollector(Collector):
                 if (watched := self._watched.get(key)) is not None:
                     watched.begin, watched.read = (stdout, stderr), (stdout_read, stderr_read)
                     watched.skipped += skipped
+                    watched.found += 1
                     for level, count in lines.items():
                         watched.lines[level] = watched.lines.get(level, 0) + count
         elif event == "layers":
@@ -276,23 +307,32 @@ class PipelineCollector(Collector):
             page.add(series.FORWARDER_DELIVERIES, one["routes"], DAEMON, plugin)
 
     def _write(self, page: Page, watched: _Watched, now_s: float) -> None:
+        busy = [self._health.get(f"{watched.container.id}/{name}", IDLE) for name in watched.drivers]
+        is_quiet = all(one is IDLE for one in busy) and not any(True for _ in watched.behind())
+        subject = self._subjects.log(watched.container)
+        present = (subject, watched.measure, watched.found, watched.followers) if is_quiet else None
+        if present is None or watched.written is None or watched.written[0] != present:
+            watched.written = present, self._written(watched, subject, now_s)
+        for layout, values in watched.written[1]:  # as they mostly are
+            page.put(layout, values)
+
+    def _written(
+        self, watched: _Watched, subject: Subject, now_s: float
+    ) -> tuple[tuple[Layout, tuple[float, ...]], tuple[Layout, tuple[float, ...]]]:
+        """Return a container's series and its drivers', and their values."""
         drivers = [self._driver(watched, name, driver, now_s) for name, driver in sorted(watched.drivers.items())]
         lines = dict(watched.lines)
         shape = series.shape_of(watched.measure, lines, drivers)
-        subject = self._subjects.log(watched.container)
         if watched.layouts is None or watched.shape != (subject, shape):
             watched.shape = subject, shape
-            watched.layouts = (
-                Layout(subject, series.series_of(shape)),
-                Layout(subject, series.driver_series(shape)),
-            )
+            watched.layouts = Layout(subject, series.series_of(shape)), Layout(subject, series.driver_series(shape))
         own, of_drivers = watched.layouts
-        page.put(own, series.values_of(shape, watched.measure, lines, watched.skipped, watched.followers))
-        page.put(of_drivers, series.driver_values(shape, drivers))
+        values = series.values_of(shape, watched.measure, lines, watched.skipped, watched.followers)
+        return (own, values), (of_drivers, series.driver_values(shape, drivers))
 
     def _driver(self, watched: _Watched, name: str, driver: _Driver, now_s: float) -> Driver:
         """Return what is to be shown of a driver."""
-        state, oldest_ns = self._health.get(f"{watched.container.id}/{name}", ("idle", 0))
+        state, oldest_ns = self._health.get(f"{watched.container.id}/{name}", IDLE)
         driver.states[state] = None
         account = driver.shown()
         assert account is not None

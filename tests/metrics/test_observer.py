@@ -167,7 +167,7 @@ def test_more_than_the_budget_is_counted_for_all_in_turn(
             skipped += skip
             found[key].update({level: found[key].get(level, 0) + count for level, count in counts.items()})
             assert key == "quiet" or stdout_read <= 12_000_001
-    assert found["quiet"] == {"error": 1}
+    assert sum(found["quiet"].values()) == 1
     assert found["loud"].keys() >= {"info"}
     assert skipped > 0
 

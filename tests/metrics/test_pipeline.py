@@ -24,7 +24,7 @@ from logd.logstore.options import StoreOptions
 from logd.logstore.progress import Progress, ProgressFile
 from logd.logstore.reader import RawReader, end_positions
 from logd.logstore.writer import StoreWriter
-from logd.metrics import observing
+from logd.metrics import observing, pipeline
 from logd.metrics.daemon import LoggerCounts
 from logd.metrics.exposition import render
 from logd.metrics.families import Page
@@ -192,7 +192,8 @@ async def test_every_line_counts_once_over_rotation_and_kills_of_the_observer(
             await home.scrape()
             pid = home.collector._observing.pid
             if pid and rng.random() < 0.4:
-                os.kill(pid, signal.SIGKILL)
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGKILL)
             pids.add(pid)
     for writer in writers.values():
         put(writer, STDOUT, b"\n")
@@ -355,6 +356,27 @@ async def test_dockers_counters_count_what_happens_while_the_daemon_runs(home: H
     deliver(later, retries=1)
     await home.scrape()
     assert (home.counts.writes_failed, home.counts.entries_too_long) == (3, 1)
+
+
+async def test_with_few_descriptors_stores_are_opened_at_each_scrape_and_one_that_fails_costs_no_other(
+    home: Home, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(pipeline, "FILES_A_STORE", 1 << 40)
+    for name in ("one", "two"):
+        deliver(home.add(name), delivered=3)
+    writer = open_store(str(home.present[0].log_dir), LARGE)
+    for _ in range(2):
+        put(writer, STDOUT, b"one\n")
+        before = len(os.listdir("/proc/self/fd"))
+        seen = await home.scrape()
+        assert len(os.listdir("/proc/self/fd")) <= before + 1  # the observer's
+    await home.scrape_until(lambda one: lines(one, "one") == {"none": 2})
+    writer.close()
+    (home.present[1].log_dir / "cursors").rename(home.folder / "gone")
+    (home.present[1].log_dir / "cursors").write_text("no folder")
+    seen = await home.scrape()
+    assert seen.value("logd_captured_bytes_total", name="one", stream="stdout") == 8
+    assert seen.series("logd_captured_bytes_total", name="two")
 
 
 async def test_the_writable_layers_size_is_found(home: Home) -> None:
