@@ -191,7 +191,10 @@ class Observer:
     # -- lines -------------------------------------------------------------------------------------------------------
 
     def _count_lines(self, keys: Iterable[str]) -> None:
-        """Count new lines, a piece of each store in turn; beyond the budget without their levels, then not at all."""
+        """Count new lines, a piece of each store in turn; beyond the budget without their levels, then not at all.
+
+        The first piece of each is counted in any case: what is quiet does not suffer from what is loud.
+        """
         now_s = time.monotonic()
         passed_s, self._last_s = now_s - self._last_s, now_s
         examine_s = time.thread_time() + min(max(LEAST_S, passed_s * EXAMINE_SHARE), MOST_S)
@@ -199,18 +202,19 @@ class Observer:
         told_s = now_s
         left = [key for key in keys if key in self._stores]
         read: set[str] = set()
+        is_first = True
         while left:
             still = []
             for key in left:
                 spent_s = time.thread_time()
-                if self._read(key, examine=spent_s < examine_s, skip=spent_s >= count_s):
+                if self._read(key, examine=spent_s < examine_s, skip=spent_s >= count_s and not is_first):
                     still.append(key)
                 read.add(key)
                 if time.monotonic() - told_s > TELL_S:
                     self._tell(read)
                     read.clear()
                     told_s = time.monotonic()
-            left = still
+            left, is_first = still, False
         self._tell(read)
 
     def _read(self, key: str, *, examine: bool, skip: bool) -> bool:
