@@ -151,7 +151,7 @@ def test_more_than_the_budget_is_counted_for_all_in_turn(
     tmp_path: Path, writer: StoreWriter, daemon: Daemon, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(observer, "LEAST_S", 0.0)
-    monkeypatch.setattr(observer, "MOST_S", 0.01)
+    monkeypatch.setattr(observer, "MOST_S", 0.001)
     block = b"2023-01-02 03:04:05,678 - my.logger - INFO - message\n" * 20_000
     for _ in range(200):
         put(writer, STDOUT, block[:60_000])
