@@ -113,13 +113,15 @@ class ContainerCollector(Collector):
         if kept is None or kept.key != key:
             layout = self._layout(container, info, shape, layer, running=running, exists=exists, exited=exited)
             kept = self._kept[container.id] = _Kept(key, layout)
-        values = lifecycle.container_values(container, look.total, now_s, running=running)
+        values = lifecycle.container_values(container, look.total, running=running)
         if room is not None:
             values += (room.limit_bytes, room.inodes, room.free_inodes)
         if layer is not None:
             values += (layer,)
         if shape is not None and look.counters is not None:
             values += figures.values_of(shape, look.counters, look.sample)
+        if running:
+            page.add(lifecycle.LAST_SEEN, now_s, subject)
         page.put(kept.layout, values + lifecycle.log_values(container, exists=exists, exited=exited))
 
     def _look(self, container: Container, now_s: float, *, running: bool) -> _Look:

@@ -32,8 +32,8 @@ EXIT_CODE: Final = Family("logd_container_exit_code", "gauge", "Of the last run;
 EXITED: Final = Family("logd_container_exited_timestamp_seconds", "gauge", "When the last run ended.", (), LOG)
 RESTARTS: Final = Family("logd_container_restarts_total", "counter", "Restarts by its restart policy.", (), LOG)
 
-RUNNING_ONLY: Final = (LAST_SEEN, START_TIME, HEALTH)
-FAMILIES: Final = (OOM_EVENTS, *RUNNING_ONLY, CREATION_TIME, INFO, STATE, EXIT_CODE, EXITED, RESTARTS)
+RUNNING_ONLY: Final = (START_TIME, HEALTH)
+FAMILIES: Final = (OOM_EVENTS, LAST_SEEN, *RUNNING_ONLY, CREATION_TIME, INFO, STATE, EXIT_CODE, EXITED, RESTARTS)
 
 
 def info_of(container: Container) -> tuple[str, ...]:
@@ -43,15 +43,15 @@ def info_of(container: Container) -> tuple[str, ...]:
 
 
 def container_series(info: tuple[str, ...], *, running: bool) -> list[Series]:
-    """Return the series with a container's labels, in the order of `container_values`."""
+    """Return the series with a container's labels, in the order of `container_values`; LAST_SEEN, always new, apart."""
     lasting: list[Series] = [(INFO, *info), (CREATION_TIME,), (OOM_EVENTS,)]
     return [*lasting, *((family,) for family in RUNNING_ONLY)] if running else lasting
 
 
-def container_values(container: Container, total: Counters, now_s: float, *, running: bool) -> tuple[float, ...]:
+def container_values(container: Container, total: Counters, *, running: bool) -> tuple[float, ...]:
     """Return their values."""
     lasting = (1, container.created_ns / NS, total.oom_kills)
-    return (*lasting, now_s, container.state.started_ns / NS, _health(container)) if running else lasting
+    return (*lasting, container.state.started_ns / NS, _health(container)) if running else lasting
 
 
 def log_series(*, exists: bool, exited: bool) -> list[Series]:
