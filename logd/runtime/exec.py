@@ -22,7 +22,7 @@ from typing import Any, Final, NamedTuple
 
 from logd.errors import LogdError
 from logd.runtime import cgroup
-from logd.runtime.command import ENVIRONMENT, LOG_NAME, last_error
+from logd.runtime.command import EXEC_ENVIRONMENT, LOG_NAME, last_error
 from logd.runtime.output_head import OutputHead
 
 FOLDER_NAME: Final = "exec"
@@ -32,8 +32,6 @@ START_WAIT_S: Final = 30.0
 """dockerd's: how long the runtime may take until the process runs. Beyond it, it is stuck."""
 POLL_S: Final = 0.02
 """How often the pid file is looked for; a runtime takes 20 to 50 ms."""
-RUNTIME_ENVIRONMENT: Final = {**ENVIRONMENT, "GOMAXPROCS": "1"}
-"""One thread that runs Go code: runc's exec then takes 15 ms of CPU and not 18. The container sees none of it."""
 END_WAIT_S: Final = 2.0
 """How long a runtime may take to notice that its process was killed."""
 LINGER_S: Final = 2.0
@@ -88,7 +86,7 @@ class ExecProcess:
             stdin=stdin,
             stdout=stdout,
             stderr=stderr,
-            env=RUNTIME_ENVIRONMENT,
+            env=EXEC_ENVIRONMENT,
             start_new_session=True,  # what ends the daemon at a terminal is no concern of the container's
         )
         self._ended = asyncio.ensure_future(self._runtime.wait())

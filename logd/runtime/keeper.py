@@ -109,6 +109,10 @@ class Keeper:
             send(daemon, answer)
 
     def _obey(self, message: dict[str, Any], connection: socket.socket) -> dict[str, Any]:
+        if message["op"] == "exec":
+            self._ask_zygote(message["request"].encode(), [connection.fileno()])
+            connection.close()
+            return {}
         launch = Launch.from_json(message["launch"])
         known = self.watched.get(launch.container_id)
         if known and known.released:
@@ -148,15 +152,15 @@ class Keeper:
             self._zygotes.pop().close()
         self._zygotes += [socket.socket(fileno=descriptors[0]), prepared]
 
-    def _ask_for_shim(self, watched: Watched, descriptors: dict[str, int], recovery: Recovery | None) -> None:
-        request = watched.launch, descriptors, watched.container, recovery
+    def _ask_zygote(self, request: bytes, descriptors: list[int]) -> None:
+        """Have a shim forked that begins with these descriptors; see `shim.main`, `exec_shim.main`."""
         while self._zygotes:
             try:
-                return zygote.ask_for_shim(self._zygotes[-1], *request)
+                return packets.send(self._zygotes[-1], request, descriptors)
             except OSError:  # it was killed
                 self._zygotes.pop().close()
         self._start_zygotes()
-        return zygote.ask_for_shim(self._zygotes[-1], *request)
+        return packets.send(self._zygotes[-1], request, descriptors)
 
     def _start_zygote(self, *, prepared: bool) -> socket.socket:
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
@@ -174,7 +178,8 @@ class Keeper:
         """Have a shim forked, on what an earlier one left or on `descriptors`."""
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         handed = {"keeper": theirs.fileno(), **descriptors, **watched.descriptors}
-        self._ask_for_shim(watched, handed, recovery)
+        request = zygote.request(watched.launch, handed, watched.container, recovery)
+        self._ask_zygote(request, list(handed.values()))
         theirs.close()
         watched.since = time.monotonic()
         self._connect(watched, ours)

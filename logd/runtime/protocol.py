@@ -8,6 +8,7 @@ Daemon → keeper (`<exec-root>/keeper.sock`; the daemon that starts a keeper ha
     {"op": "recover", "launch": …} + 1 descriptor: a new shim for a live container that nobody watches any more
     {"op": "adopt", "launch": …}   + 1 descriptor: a connection to a shim that outlived an earlier keeper, in which
                                    its "hold" may lie already, and its end
+    {"op": "exec", "request": …}   + 1 descriptor: the shim of an exec (exec_shim.py), which the keeper does not watch
 Keeper → daemon: {"error": …} when that is impossible, {} otherwise.
 
 Shim → keeper: {"op": "hold", "names": […], "pid": …} + the descriptors; {"op": "let-go", "names": […]};

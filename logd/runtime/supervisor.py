@@ -171,7 +171,14 @@ class Supervisor:
 
     # -- the keeper ----------------------------------------------------------------------------------------------
 
+    async def fork_exec(self, request: str, connection: socket.socket) -> None:
+        """Have an exec's shim forked, with `connection` as its end of one to us. Raises RuntimeFailure."""
+        await self._tell_keeper("exec", connection, request=request)
+
     async def _ask_keeper(self, operation: str, launch: Launch, connection: socket.socket, **fields: Any) -> None:
+        await self._tell_keeper(operation, connection, launch=launch.to_json(), **fields)
+
+    async def _tell_keeper(self, operation: str, connection: socket.socket, **fields: Any) -> None:
         for _ in range(2):
             async with self._ready:
                 if self._keeper is None or self._keeper.closed:
@@ -179,7 +186,7 @@ class Supervisor:
                 keeper = self._keeper
             assert keeper is not None
             try:
-                answer, _ = await keeper.ask(operation, (connection.fileno(),), launch=launch.to_json(), **fields)
+                answer, _ = await keeper.ask(operation, (connection.fileno(),), **fields)
             except ChannelClosed:
                 continue  # it was killed just now
             if "error" in answer:

@@ -1,4 +1,4 @@
-"""The zygote: a fork of the keeper that does nothing but fork shims.
+"""The zygote: a fork of the keeper that does nothing but fork shims, of containers and of execs.
 
 What a shim writes to is its own, the rest it shares with all others; and CPython writes to whatever it uses. So the
 zygote loads what shims use into pages of its own (packing.py), goes through shims' lives until CPython has nothing
@@ -7,9 +7,9 @@ about 0.2 s, a zygote that has prepared nothing serves in its place: a container
 prepared one forks a spare, which shares all of it, for when it is killed itself: the shim's code must not be loaded
 anew then, since an upgrade may have changed it.
 
-Keeper → zygote, a packet for each shim: see `request`; and descriptors. Shims are children of the zygote, which lets
-the kernel reap them: what matters of their end the keeper learns from their connection. It is no subreaper, so that
-their orphans go to the keeper.
+Keeper → zygote, a packet for each shim: see `request` and `exec_shim.request`; and descriptors. Shims are children of
+the zygote, which lets the kernel reap them: what matters of their end the keeper learns from their connection. It is no
+subreaper, so that their orphans go to the keeper.
 """
 
 import gc
@@ -27,14 +27,8 @@ from logd.runtime.packing import fill_gaps
 from logd.runtime.protocol import Launch, Recovery
 
 NAME: Final = b"logd-zygote"
-Main = Callable[[bytes, list[int], int, bytes], None]
-
-
-def ask_for_shim(
-    zygote: SocketType, launch: Launch, descriptors: dict[str, int], pid: int, recovery: Recovery | None = None
-) -> None:
-    """Have a shim forked that begins with these descriptors, see `shim.main`. Raises OSError if the zygote is gone."""
-    send(zygote, request(launch, descriptors, pid, recovery), list(descriptors.values()))
+Kind = tuple[Callable[[bytes, list[int], int, bytes], None], bytes]
+"""The `main` of a shim and the name of its process."""
 
 
 def request(launch: Launch, descriptors: dict[str, int], pid: int, recovery: Recovery | None = None) -> bytes:
@@ -47,6 +41,8 @@ def request(launch: Launch, descriptors: dict[str, int], pid: int, recovery: Rec
 def serve(requests: SocketType, scratch: str | None) -> None:
     """Fork a shim for each request, until the keeper is gone; first prepare for it, in `scratch`, and leave a spare."""
     kinship.set_name(NAME)
+    from logd.runtime import exec_shim  # noqa: PLC0415  # not among what the shims of containers use
+
     kept = fill_gaps() if scratch else []
     from logd.runtime.shim import main  # noqa: PLC0415  # late, so that it lies together
 
@@ -64,13 +60,14 @@ def serve(requests: SocketType, scratch: str | None) -> None:
         raw, descriptors = receive(requests)
         if not raw:
             return
+        kind: Kind = (exec_shim.main, b"logd-exec") if raw.startswith(exec_shim.MARK) else (main, b"logd-shim")
         try:
             pid = os.fork()
         except OSError as error:  # no process to be had: the shim's connections end at once, and that is told
             print(f"zygote: {error}", file=sys.stderr, flush=True)
             pid = -1
         if pid == 0:
-            _be_shim(main, raw, descriptors, inherited)
+            _be_shim(kind, raw, descriptors, inherited)
         for descriptor in descriptors:
             os.close(descriptor)
 
@@ -97,11 +94,12 @@ def _rehearse(scratch: str, descriptors: set[int]) -> None:
         print(f"zygote: rehearsal: {error}", file=sys.stderr, flush=True)
 
 
-def _be_shim(main: Main, raw: bytes, descriptors: list[int], inherited: int) -> None:
+def _be_shim(kind: Kind, raw: bytes, descriptors: list[int], inherited: int) -> None:
     """In the forked child: be a shim, and end."""
     code = 1
     try:
-        main(raw, descriptors, inherited, b"logd-shim")
+        main, name = kind
+        main(raw, descriptors, inherited, name)
         code = 0
     except BaseException:  # whatever it is, this process ends here and says why
         sys.excepthook(*sys.exc_info())

@@ -25,6 +25,8 @@ LOGD = {
     "logd.runtime.command",
     "logd.runtime.control",
     "logd.runtime.errand",
+    "logd.runtime.exec_protocol",
+    "logd.runtime.exec_shim",
     "logd.runtime.keeper",
     "logd.runtime.kinship",
     "logd.runtime.oom",
@@ -41,7 +43,7 @@ LOGD = {
 
 def test_keeper_and_shims_import_the_writer_and_little_of_the_standard_library() -> None:
     root = Path(logd.__file__).parent.parent
-    imports = "import logd.runtime.keeper, logd.runtime.rehearsal"  # the zygote imports that one late
+    imports = "import logd.runtime.keeper, logd.runtime.exec_shim, logd.runtime.rehearsal"  # the zygote's are late
     code = f"import sys; sys.path.insert(0, {str(root)!r}); {imports}; print(*sys.modules)"
     command = [sys.executable, "-S", "-E", "-s", "-c", code]
     modules = set(subprocess.run(command, check=True, capture_output=True, text=True).stdout.split())

@@ -1,0 +1,335 @@
+"""The shim of an exec: a small process for each, parent of a process in a container beside its first one.
+
+It is forked from the zygote and outlives the daemon. The runtime starts the process and goes (`exec --detach`); the
+process is then ours, since we are a subreaper, with its streams on pipes or a terminal of ours. The daemon gets the
+other ends and reads at its client's pace. When the daemon is gone, or wants no more, the output is read here and
+thrown away, so that the process neither waits for ever nor meets a closed pipe. In order:
+
+    make the pipes · runtime exec · answer `start` · wait for the end · record it at once · drain until nobody has the
+    streams open any more · end
+
+What it writes to its folder is in exec_protocol.py. Nobody replaces an exec's shim that was killed.
+"""
+
+import fcntl
+import json
+import os
+import select
+import signal
+import socket
+import struct
+import termios
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from typing import Any, Final
+
+from logd.runtime import command
+from logd.runtime.exec_protocol import (
+    PID_FILE,
+    PROCESS_FILE,
+    SOCKET_NAME,
+    TTY,
+    VERSION,
+    ExecExit,
+    ExecLaunch,
+    write_exit,
+)
+from logd.runtime.kinship import become_shim
+from logd.runtime.protocol import listen_in, receive, send
+
+MARK: Final = b"exec "
+"""How a request to the zygote begins that is for a shim of this kind."""
+START_WAIT_S: Final = 30.0
+"""dockerd's: how long the runtime may take until the process runs. Beyond it, it is stuck."""
+CONSOLE_NAME: Final = "console.sock"
+READ_BYTES: Final = 64 << 10
+
+
+def request(launch: ExecLaunch) -> bytes:
+    """Return what `main` reads."""
+    return MARK + json.dumps(launch._asdict()).encode()
+
+
+class ExecShim:
+    """The process's state and its event loop. `daemon` is the connection on which the output may be read."""
+
+    def __init__(self, launch: ExecLaunch, daemon: socket.socket) -> None:
+        self.launch = launch
+        self._pid = 0
+        self._exit: ExecExit | None = None
+        self._runtime = 0
+        """The pid of the runtime's command, 0 once it has ended."""
+        self._runtime_until = time.monotonic() + START_WAIT_S
+        self._statuses: dict[int, int] = {}
+        self._handlers: dict[int, Callable[[], None]] = {}
+        self._poll = select.epoll()
+        self._reader: socket.socket | None = daemon
+        self._daemons: dict[int, socket.socket] = {}
+        self._outputs: list[int] = []
+        self._handed: dict[str, int] = {}
+        """Our ends of the streams, by name, until the daemon has its duplicates."""
+        self._question = 0
+        """The number of the question `start`."""
+        self._reply: tuple[dict[str, Any], tuple[int, ...]] | None = None
+        self._answered = False
+        self._draining = False
+        self._console: socket.socket | None = None
+        self._wakeup = self._watch_children()
+        self._welcome(daemon)
+        self._listener = listen_in(launch.folder, SOCKET_NAME)
+        self._watch(self._listener.fileno(), self._accept)
+
+    def run(self) -> None:
+        """Start the process and serve until it has ended and nobody has its streams open."""
+        try:
+            self._begin()
+        except OSError as error:
+            self._fail(f"OCI runtime {self.launch.runtime[0]}: {error.strerror}", command.RUNTIME_FAILED_EXIT)
+        while not self._is_over():
+            for descriptor, _ in self._poll.poll(self._timeout()):
+                if handler := self._handlers.get(descriptor):
+                    handler()
+            if self._runtime and time.monotonic() >= self._runtime_until:
+                os.kill(self._runtime, signal.SIGKILL)
+
+    def _is_over(self) -> bool:
+        is_told = self._answered or self._reader is None
+        return self._exit is not None and is_told and not self._outputs
+
+    def _timeout(self) -> float:
+        return max(0.0, self._runtime_until - time.monotonic()) if self._runtime else -1
+
+    def _watch(self, descriptor: int, handler: Callable[[], None]) -> None:
+        self._handlers[descriptor] = handler
+        self._poll.register(descriptor, select.EPOLLIN)
+
+    def _close(self, descriptor: int) -> None:
+        if self._handlers.pop(descriptor, None):
+            self._poll.unregister(descriptor)
+        os.close(descriptor)
+
+    # -- the beginning -------------------------------------------------------------------------------------------
+
+    def _begin(self) -> None:
+        """Have the runtime start the process. Raises OSError if there is no runtime."""
+        launch = self.launch
+        null = os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC)
+        stdio = {"stdin": null, "stdout": null, "stderr": null}
+        for name in launch.streams:
+            if name != TTY:
+                reading, writing = os.pipe()
+                stdio[name], self._handed[name] = (reading, writing) if name == "stdin" else (writing, reading)
+        self._outputs = [ours for name, ours in self._handed.items() if name != "stdin"]
+        arguments = ["exec", "--detach"]
+        arguments += ["--process", f"{launch.folder}/{PROCESS_FILE}", "--pid-file", f"{launch.folder}/{PID_FILE}"]
+        if TTY in launch.streams:
+            arguments += ["--console-socket", self._listen_for_console()]
+        theirs = stdio["stdin"], stdio["stdout"], stdio["stderr"]
+        try:
+            arguments.append(launch.container_id)
+            self._runtime = command.spawn_in(launch.folder, launch.runtime, arguments, theirs, command.EXEC_ENVIRONMENT)
+        finally:
+            for descriptor in {null, *theirs}:
+                os.close(descriptor)
+
+    def _listen_for_console(self) -> str:
+        """Return the path, short enough for sun_path, at which the runtime finds us to hand over the terminal."""
+        self._console = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        folder = os.open(self.launch.folder, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+        self._console.bind(f"/proc/self/fd/{folder}/{CONSOLE_NAME}")
+        self._console.listen(1)
+        self._console.setblocking(False)
+        return f"/proc/{os.getpid()}/fd/{folder}/{CONSOLE_NAME}"
+
+    def _runtime_ended(self, status: int) -> None:
+        self._runtime = 0
+        if status:
+            words = command.last_error(f"{self.launch.folder}/{command.LOG_NAME}")
+            message = words or f"the runtime ended with status {status}"
+            self._fail(f"OCI runtime exec failed: {message}", command.exit_code(message))
+            return
+        try:
+            if self._console is not None:
+                self._take_terminal(self._console)
+            with open(f"{self.launch.folder}/{PID_FILE}", encoding="ascii") as file:
+                self._pid = int(file.read())
+        except OSError as error:  # the container has gone, and its folder
+            self._fail(f"OCI runtime exec failed: {error.strerror}", command.RUNTIME_FAILED_EXIT)
+            return
+        self._announce()
+        self._answer({"names": list(self._handed)}, tuple(self._handed.values()))
+        if self._draining:
+            self._drain()
+
+    def _take_terminal(self, console: socket.socket) -> None:
+        """Receive the terminal that the runtime, which has ended, sent before."""
+        connection, _ = console.accept()
+        _, descriptors, _, _ = socket.recv_fds(connection, 4096, 1)
+        connection.close()
+        console.close()
+        os.set_inheritable(descriptors[0], False)
+        self._handed[TTY] = descriptors[0]
+        self._outputs = [descriptors[0]]
+
+    def _fail(self, message: str, code: int) -> None:
+        """The process was not started."""
+        for descriptor in self._handed.values():
+            os.close(descriptor)
+        self._handed, self._outputs = {}, []
+        self._end(ExecExit(code, time.time_ns(), message))
+        self._answer({"error": message, "exit_code": code})
+
+    # -- the end -------------------------------------------------------------------------------------------------
+
+    def _watch_children(self) -> int:
+        reading, writing = os.pipe()
+        for end in (reading, writing):
+            os.set_blocking(end, False)
+        signal.signal(signal.SIGCHLD, lambda _number, _frame: None)
+        signal.set_wakeup_fd(writing, warn_on_full_buffer=False)
+        self._watch(reading, self._reap)
+        return reading
+
+    def _reap(self) -> None:
+        """Reap the runtime, the process, which is ours once the runtime has ended, and orphans of it."""
+        with suppress(BlockingIOError):
+            os.read(self._wakeup, 512)
+        ended = {}
+        with suppress(ChildProcessError):
+            while (child := os.waitpid(-1, os.WNOHANG))[0]:
+                ended[child[0]] = child[1]
+        if not self._pid:  # it may have ended before we know its pid
+            self._statuses |= ended
+        if self._runtime in ended:
+            self._runtime_ended(ended[self._runtime])
+        status = {**self._statuses, **ended}.get(self._pid)
+        if self._pid and status is not None and self._exit is None:
+            self._statuses.clear()
+            self._end(ExecExit(_exit_code(status), time.time_ns()))
+
+    def _end(self, ended: ExecExit) -> None:
+        self._exit = ended
+        with suppress(FileNotFoundError):  # the container has gone, and its folder
+            write_exit(self.launch.folder, ended)
+        self._announce()
+
+    # -- output that nobody reads --------------------------------------------------------------------------------
+
+    def _drain(self) -> None:
+        """Read the output from here on, and let the process see the end of its input."""
+        self._draining = True
+        if self._runtime:
+            return  # once the streams are whole
+        if (stdin := self._handed.pop("stdin", -1)) >= 0:
+            os.close(stdin)
+        for output in self._outputs:
+            if output not in self._handlers:
+                os.set_blocking(output, False)
+                self._watch(output, lambda output=output: self._throw_away(output))  # type: ignore[misc]
+
+    def _throw_away(self, output: int) -> None:
+        try:
+            if os.read(output, READ_BYTES):
+                return
+        except BlockingIOError:
+            return
+        except OSError:  # EIO: nobody has the terminal open
+            pass
+        self._outputs.remove(output)
+        self._handed = {name: ours for name, ours in self._handed.items() if ours != output}
+        self._close(output)
+
+    # -- daemons -------------------------------------------------------------------------------------------------
+
+    def _accept(self) -> None:
+        daemon, _ = self._listener.accept()
+        self._welcome(daemon)
+        self._say(daemon, self._state())
+
+    def _welcome(self, daemon: socket.socket) -> None:
+        daemon.setblocking(False)
+        self._daemons[daemon.fileno()] = daemon
+        self._watch(daemon.fileno(), lambda: self._hear(daemon))
+
+    def _leave(self, daemon: socket.socket) -> None:
+        """A daemon is gone; if it was the one that reads, so is the client."""
+        if self._daemons.pop(daemon.fileno(), None) is None:
+            return
+        self._handlers.pop(daemon.fileno())
+        self._poll.unregister(daemon.fileno())
+        daemon.close()
+        if daemon is self._reader:
+            self._reader = None
+            self._drain()
+
+    def _state(self) -> dict[str, Any]:
+        ended = self._exit._asdict() if self._exit else None
+        return {"event": "state", "version": VERSION, "pid": self._pid, "exit": ended}
+
+    def _announce(self) -> None:
+        for daemon in list(self._daemons.values()):
+            self._say(daemon, self._state())
+
+    def _say(self, daemon: socket.socket, message: dict[str, Any], descriptors: tuple[int, ...] = ()) -> None:
+        """Tell a daemon; one that is gone, or does not listen, is left."""
+        try:
+            send(daemon, message, descriptors)
+        except OSError:
+            self._leave(daemon)
+
+    def _answer(self, answer: dict[str, Any], descriptors: tuple[int, ...] = ()) -> None:
+        """Answer `start`, now or when it is asked. Our end of stdin is the daemon's from then on."""
+        self._reply = answer, descriptors
+        if self._reader is None or not self._question:
+            return
+        self._answered = True
+        self._say(self._reader, {"re": self._question, **answer}, descriptors)
+        if (stdin := self._handed.pop("stdin", -1)) >= 0:
+            os.close(stdin)
+
+    def _hear(self, daemon: socket.socket) -> None:
+        try:
+            received = receive(daemon)
+        except OSError:
+            received = None
+        if received is None:
+            self._leave(daemon)
+            return
+        message, _ = received
+        operation, number = message["op"], message["seq"]
+        if operation == "start":
+            self._question = number
+            if self._reply is not None:
+                self._answer(*self._reply)
+        elif operation == "drain":
+            self._drain()
+            self._say(daemon, {"re": number})
+        elif operation == "resize":
+            self._say(daemon, {"re": number, **self._resize(message["rows"], message["columns"])})
+        else:
+            self._say(daemon, {"re": number, "error": "unknown operation"})
+
+    def _resize(self, rows: int, columns: int) -> dict[str, Any]:
+        if TTY not in self._handed:
+            return {"error": "the process has no terminal"}
+        with suppress(OSError):  # it has ended
+            fcntl.ioctl(self._handed[TTY], termios.TIOCSWINSZ, struct.pack("HHHH", rows, columns, 0, 0))
+        return {}
+
+
+def _exit_code(status: int) -> int:
+    return 128 + os.WTERMSIG(status) if os.WIFSIGNALED(status) else os.waitstatus_to_exitcode(status)
+
+
+def main(raw: bytes, descriptors: list[int], inherited: int, name: bytes) -> None:
+    """Be the shim of an exec, in a process just forked; return when it has ended.
+
+    `raw` is what `request` returned; the one descriptor is our end of the first connection to the daemon. `inherited`
+    is a descriptor of the zygote's.
+    """
+    os.close(inherited)
+    become_shim(name)
+    fields = json.loads(raw[len(MARK) :])
+    launch = ExecLaunch(**{**fields, "runtime": tuple(fields["runtime"]), "streams": tuple(fields["streams"])})
+    ExecShim(launch, socket.socket(fileno=descriptors[0])).run()
