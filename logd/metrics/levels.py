@@ -24,9 +24,7 @@ UNEXAMINED: Final = "unexamined"
 """The line was counted and not looked at."""
 
 _WORDS: Final = {
-    "critical": (
-        "critical crit crt fatal ftl fata panic pani pnc dpanic emerg emergency alert severe f a"  # a: PostgreSQL-like
-    ),
+    "critical": "critical crit crt fatal ftl fata panic pani pnc dpanic emerg emergency alert severe f",
     "error": "error err erro eror fail failure e",
     "warning": "warning warn wrn w",
     "notice": "notice note",

@@ -8,6 +8,7 @@ import random
 import signal
 import socket
 import threading
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -238,3 +239,26 @@ def nothing_waits(page: Page) -> Page | None:
     waiting, gaps = page["buffered_bytes"], page["unread_gap_bytes"]
     is_done = len(waiting) == 6 and not any(waiting.values()) and not any(gaps.values())
     return page if is_done else None
+
+
+def test_a_driver_that_holds_up_its_forwarder_is_seen_and_holds_up_no_scrape(
+    forwarding: Any, run: Any, probe: Any
+) -> None:
+    target = probe()
+    target.behave("spin")
+    run("echo one; sleep 60", "--name", "spinning", "--log-driver", "probe", *target.options())
+    took_s, others = [], {"name": "spinning", "driver": "probe"}
+
+    def is_held_up() -> bool:
+        began_s = time.monotonic()
+        page = Page(forwarding)
+        took_s.append(time.monotonic() - began_s)
+        return page.total("logd_driver_state", **others, state="no answer") == 1
+
+    wait_until(is_held_up)
+    page = wait_until(lambda: (one := Page(forwarding)).total("logd_driver_lag_seconds", **others) > 0 and one)
+    assert page.total("logd_driver_up", **others) == 0
+    assert took_s[-1] < 5.0  # a forwarder that hangs is waited for a tenth of a second
+    target.behave("well")
+    page = wait_until(lambda: (one := Page(forwarding)).total("logd_driver_delivered_bytes_total") == 4 and one)
+    page.adds_up()
