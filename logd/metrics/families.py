@@ -163,11 +163,18 @@ class Page:
 
     def __iter__(self) -> Iterator[tuple[Family, Sequence[str]]]:
         """Give the families that have series, each with its lines."""
-        lines = {family: list(single) for family, single in self._lines.items()}
+        return ((family, [line for part in parts for line in part]) for family, parts in self.parts())
+
+    def parts(self) -> Iterator[tuple[Family, list[Sequence[str]]]]:
+        """Give the same with the lines in parts: single ones, and those of layouts that are alike."""
+        parts: dict[Family, list[Sequence[str]]] = {family: [one] if one else [] for family, one in self._lines.items()}
         for group, rows in self._rows.items():
+            columns: dict[Family, list[str]] = {}
             for family, column in zip(group.families, zip(*rows, strict=True), strict=True):
-                lines[family] += column
-        return ((family, found) for family, found in lines.items() if found)
+                columns.setdefault(family, []).extend(column)
+            for family, lines in columns.items():
+                parts[family].append(lines)
+        return ((family, found) for family, found in parts.items() if found)
 
 
 class Collector(ABC):

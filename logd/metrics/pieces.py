@@ -1,4 +1,4 @@
-"""A page put together of pieces, one for each family, which are kept while their lines are the same.
+"""A page put together of pieces, parts of families, which are kept while their lines are the same.
 
 Of the series of a fleet most do not change between two scrapes: limits, states, what an idle container has used. Their
 text need not be joined, nor compressed, again: a piece is compressed by itself and ends at a byte's end, so that pieces
@@ -20,9 +20,12 @@ _HEAD: Final = b"\x1f\x8b\x08\x00\x00\x00\x00\x00\x04\xff"
 """Deflate, no time, the fastest level, any system."""
 _LAST_BLOCK: Final = b"\x03\x00"
 
+_Key = tuple[Family, int]
+"""A family, and which of its parts."""
+
 
 class _Piece:
-    """A family's lines, and what was made of them; `packed` is made when it is first asked for."""
+    """Lines, and what was made of them; `packed` is made when it is first asked for."""
 
     def __init__(self, lines: Sequence[str], text: bytes) -> None:
         self.lines = lines
@@ -36,11 +39,11 @@ class Pages:
     def __init__(self, style: Format) -> None:
         self._style = style
         self._end = EOF.encode() if style == "openmetrics" else b""
-        self._kept: dict[Family, _Piece] = {}
+        self._kept: dict[_Key, _Piece] = {}
 
-    def page(self, begin: bytes, series: Iterable[tuple[Family, Sequence[str]]], *, gzip: bool) -> bytes:
-        """Return a whole page, compressed or not: `begin` (the families that come first), then these."""
-        pieces = [self._piece(family, lines) for family, lines in series]
+    def page(self, begin: bytes, series: Iterable[tuple[Family, Sequence[Sequence[str]]]], *, gzip: bool) -> bytes:
+        """Return a whole page, compressed or not: `begin` (the families that come first), then these, by parts."""
+        pieces = [self._piece((family, place), part) for family, parts in series for place, part in enumerate(parts)]
         self._kept = dict(pieces)
         texts = [begin, *(piece.text for _, piece in pieces), self._end]
         if not gzip:
@@ -48,11 +51,14 @@ class Pages:
         packed = [_deflated(begin), *(_packed(piece) for _, piece in pieces), _deflated(self._end), _LAST_BLOCK]
         return b"".join((_HEAD, *packed, _tail(texts)))
 
-    def _piece(self, family: Family, lines: Sequence[str]) -> tuple[Family, _Piece]:
-        kept = self._kept.get(family)
+    def _piece(self, key: _Key, lines: Sequence[str]) -> tuple[_Key, _Piece]:
+        """Return a part of a family; the first one begins with the family's head."""
+        kept = self._kept.get(key)
         if kept is None or kept.lines != lines:  # lines that are the same are mostly the same objects
-            kept = _Piece(lines, render([(family, lines)], self._style).encode())
-        return family, kept
+            family, place = key
+            text = "".join(lines) if place else render([(family, lines)], self._style)
+            kept = _Piece(lines, text.encode())
+        return key, kept
 
 
 def _packed(piece: _Piece) -> bytes:

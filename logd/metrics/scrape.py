@@ -7,7 +7,7 @@ scrapers costs the work of one. Each page is made of what there is then, so that
 import asyncio
 import logging
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from itertools import chain
 from typing import Final, NamedTuple
@@ -115,4 +115,8 @@ class Scraper:
         """Put the page together (in a thread)."""
         generate = generate_openmetrics if wanted.style == "openmetrics" else generate_latest
         own = generate(self.daemon.registry).removesuffix(EOF.encode())
-        return self._pages[wanted.style].page(own, chain.from_iterable(pages), gzip=wanted.gzip)
+        return self._pages[wanted.style].page(own, _parts(pages), gzip=wanted.gzip)
+
+
+def _parts(pages: Sequence[Page]) -> Iterator[tuple[Family, list[Sequence[str]]]]:
+    return chain.from_iterable(page.parts() for page in pages)

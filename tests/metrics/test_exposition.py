@@ -34,7 +34,7 @@ def page_of(value, labels):
 
 
 def render(page, style):
-    return Pages(style).page(b"", page, gzip=False).decode()
+    return Pages(style).page(b"", page.parts(), gzip=False).decode()
 
 
 def samples(families):
@@ -179,16 +179,26 @@ def test_a_page_is_compressed_if_the_scraper_takes_that(accept_encoding, gzipped
 def test_a_page_of_kept_pieces_is_what_a_page_made_anew_would_be(style, scrapes, begin):
     pages = Pages(style)
     subjects = {name: Subject({"id": name}) for name in "abcd"}
-    layouts = {name: Layout(subject, [(UNTYPED,), (INFO,)]) for name, subject in subjects.items()}
+    others = [(COUNTER, "x"), (COUNTER, "y")]  # of some only, so that there are layouts that are not alike
+    layouts = {
+        name: Layout(subject, [(UNTYPED,), (INFO,), *(others if name > "b" else ())])
+        for name, subject in subjects.items()
+    }
     for scrape in scrapes:
         kept, anew = Page(FAMILIES), Page(FAMILIES)
         for name, value in scrape.items():
-            kept.put(layouts[name], (value, 1))
+            kept.put(layouts[name], (value, 1, *((value, 0) if name > "b" else ())))
+            for page in (kept, anew):
+                page.add(GAUGE, value, subjects[name], "single")
+            for family, kind, number in ((COUNTER, "x", value), (COUNTER, "y", 0)) if name > "b" else ():
+                anew.add(family, number, subjects[name], kind)
             anew.add(UNTYPED, value, subjects[name])
             anew.add(INFO, 1, subjects[name])
-        expected = Pages(style).page(begin, anew, gzip=False)
-        assert gzip.decompress(pages.page(begin, kept, gzip=True)) == expected
-        assert pages.page(begin, kept, gzip=False) == expected
+        expected = Pages(style).page(begin, anew.parts(), gzip=False)
+        found = pages.page(begin, kept.parts(), gzip=False)
+        assert gzip.decompress(pages.page(begin, kept.parts(), gzip=True)) == found
+        assert sorted(found[len(begin) :].splitlines()) == sorted(expected[len(begin) :].splitlines())
+        assert found.count(b"# TYPE") == expected.count(b"# TYPE")
 
 
 def test_a_compressed_page_is_one_member_that_gzip_itself_reads():
@@ -197,9 +207,9 @@ def test_a_compressed_page_is_one_member_that_gzip_itself_reads():
         page.add(UNTYPED, number, Subject({"id": str(number)}))
     pages = Pages("text")
     for _ in range(2):
-        packed = pages.page(b"begin 1\n", page, gzip=True)
+        packed = pages.page(b"begin 1\n", page.parts(), gzip=True)
         done = subprocess.run(["gzip", "-dc"], input=packed, capture_output=True, check=True)
-        assert done.stdout == pages.page(b"begin 1\n", page, gzip=False)
+        assert done.stdout == pages.page(b"begin 1\n", page.parts(), gzip=False)
         one = zlib.decompressobj(16 + zlib.MAX_WBITS)
         assert one.decompress(packed) == done.stdout
         assert (one.eof, one.unused_data) == (True, b"")
