@@ -128,7 +128,7 @@ class Record(msgspec.Struct, kw_only=True):
     usage_run: int = 0
     """The last run whose counters are in `usage`."""
     networks: dict[str, EndpointSettings] = {}
-    """How it is to be connected, by the network's id; of what an older logd made, nothing."""
+    """How it is to be connected, by the network's name; nothing of a container that an older logd made."""
     endpoints: list[Endpoint] = []
     """Its interfaces, while it has a network namespace."""
 
@@ -163,6 +163,7 @@ class Container:
     `shim` is a `runtime.shim_client.Shim` while a process runs (this room does not import the runtime).
     `settling` holds between the exit of the process and the end of its output, during which waiters still wait.
     `lingering` is the shim of the last run, which may go on storing output that a process of the host still writes.
+    `lock` is held by what starts or removes it, `freezing` (the inner one) by what pauses it or lets it go on.
     `cleanup` removes what the last process left on the host; a start or removal waits for it.
     `last_sample` was taken of the last run between its exit and the end of its cgroup; `usage` includes it, and
     changes with it under `usage_lock`, since scrapes come from threads.
@@ -193,6 +194,7 @@ class Container:
         self.dir = folder
         self.exec_dir = exec_dir
         self.lock = asyncio.Lock()
+        self.freezing = asyncio.Lock()
         self.shim: Any = None
         self.lingering: Any = None
         self.settling = False

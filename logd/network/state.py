@@ -58,7 +58,6 @@ class Network(msgspec.Struct, kw_only=True, frozen=True):
     """IPv4 first; at most one of each kind."""
     internal: bool = False
     attachable: bool = False
-    enable_ipv4: bool = True
     enable_ipv6: bool = False
     options: dict[str, str] = {}
     labels: dict[str, str] = {}
