@@ -125,7 +125,7 @@ class Observer:
         self._open: dict[str, None] = {}
         """Keys of stores with open files, the one used longest ago first."""
         self._layers: dict[str, Layer] = {}
-        self._last_s = time.monotonic() - 1.0
+        self._last_s = time.monotonic() - MOST_S / EXAMINE_SHARE  # what was printed before it may be much
         self._looked_s = 0.0
 
     def run(self) -> None:

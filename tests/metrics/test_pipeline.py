@@ -223,8 +223,10 @@ async def test_what_retention_took_before_it_was_looked_at_is_skipped_and_counte
     writer = open_store(str(container.log_dir), SMALL)
     put(writer, STDOUT, b"x" * 99 + b"\n")
     await home.scrape_until(lambda one: lines(one, "web") == {"none": 1})
+    os.kill(home.collector._observing.pid, signal.SIGSTOP)
     for _ in range(1000):
         put(writer, STDOUT, b"x" * 99 + b"\n")
+    os.kill(home.collector._observing.pid, signal.SIGCONT)
 
     def all_seen(one: Scrape) -> bool:
         return sum(lines(one, "web").values()) * 100 + one.value("logd_lines_skipped_bytes_total") == 100_100
