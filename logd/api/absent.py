@@ -38,10 +38,6 @@ UNSUPPORTED: Final = {
     "running a second process in a container (exec) is not supported": (("POST", "/containers/{name}/exec"),),
     "exporting a container's files is not supported": (("GET", "/containers/{name}/export"),),
     "listing the changes of a container's files is not supported": (("GET", "/containers/{name}/changes"),),
-    "pausing containers is not supported": (
-        ("POST", "/containers/{name}/pause"),
-        ("POST", "/containers/{name}/unpause"),
-    ),
     "saving images is not supported": (("GET", "/images/get"), ("GET", "/images/{name:slashes}/get")),
     "registries are not supported: use `docker load` or `docker import`": (
         ("POST", "/auth"),

@@ -1,4 +1,4 @@
-"""Containers moved: start, stop, restart, kill, wait, rename, resize.
+"""Containers moved: start, stop, restart, kill, pause, unpause, wait, rename, resize.
 
 Source: Docker Engine API 1.47.
 """
@@ -49,6 +49,18 @@ async def kill(call: Call) -> web.Response:
     return done()
 
 
+async def pause(call: Call) -> web.Response:
+    """POST /containers/{name}/pause."""
+    await call.engine.pause(call.name)
+    return done()
+
+
+async def unpause(call: Call) -> web.Response:
+    """POST /containers/{name}/unpause."""
+    await call.engine.unpause(call.name)
+    return done()
+
+
 async def wait(call: Call) -> web.StreamResponse:
     """POST /containers/{name}/wait: the head at once, the exit code when there is one; why a start failed, too."""
     container = call.engine.get(call.name)
@@ -86,6 +98,8 @@ ROUTES: Final = [
     Route("POST", "/containers/{name}/stop", stop, lasting=True),
     Route("POST", "/containers/{name}/restart", restart, lasting=True),
     Route("POST", "/containers/{name}/kill", kill, lasting=True),
+    Route("POST", "/containers/{name}/pause", pause, lasting=True),
+    Route("POST", "/containers/{name}/unpause", unpause, lasting=True),
     Route("POST", "/containers/{name}/wait", wait, stream="wait"),
     Route("POST", "/containers/{name}/rename", rename, lasting=True),
     Route("POST", "/containers/{name}/resize", resize),

@@ -141,6 +141,14 @@ class Engine:
         except LogdError as error:
             raise type(error)(f"cannot kill container: {ref}: {error}") from error
 
+    async def pause(self, ref: str) -> None:
+        """Freeze the processes of a container. Raises Conflict if it does not run, or is paused already."""
+        await asyncio.shield(asyncio.ensure_future(self._lifecycle.freezer.pause(self.get(ref))))
+
+    async def unpause(self, ref: str) -> None:
+        """Let the processes of a paused container go on. Raises LogdError, as dockerd, if it is not paused."""
+        await asyncio.shield(asyncio.ensure_future(self._lifecycle.freezer.unpause(self.get(ref))))
+
     async def remove(self, ref: str, *, force: bool = False, volumes: bool = False) -> None:
         """Remove a container, and with `volumes` the anonymous ones that came with it."""
         await asyncio.shield(asyncio.ensure_future(self._removal.remove(self.get(ref), force=force, volumes=volumes)))

@@ -9,18 +9,19 @@ import asyncio
 import contextlib
 import logging
 import signal
-import subprocess
 import time
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable
 from functools import partial
 from typing import Final
 
 from logd.container import Container
 from logd.engine.attach import begin_attachments, end_attachments
+from logd.engine.freezing import Freezer
 from logd.engine.health import HealthMonitors
 from logd.engine.launching import command_line, launch_of, prepare, runtime_of, take_down
 from logd.engine.logopts import store_options
 from logd.engine.restarts import Restarts, check_not_restarting
+from logd.engine.runtime_commands import run_command
 from logd.engine.signals import means_stop, parse_signal, stop_signal_of
 from logd.engine.world import World
 from logd.errors import Conflict, LogdError, NotModified
@@ -38,8 +39,6 @@ KILL_WAIT_S: Final = 2.0
 """How long `kill -9` waits for the end of the process; it answers in any case, a stuck disk must not hold it."""
 DRAIN_WAIT_S: Final = 5.0
 """The shim announces the end of the output at most 2 s after the exit; beyond this it is taken to be stuck."""
-RUNTIME_WAIT_S: Final = 30.0
-"""After this a delete by the runtime is given up and tried by force."""
 GONE_WAIT_S: Final = 0.5
 """A shim ends right after the end of the output, if nobody else holds the pipes."""
 QUIT_WAIT_S: Final = 10.0
@@ -53,6 +52,7 @@ class Lifecycle:
         self._auto_remove = auto_remove
         self.restarts = Restarts(world, self._start)
         self.health = HealthMonitors(world, partial(runtime_of, world.config))
+        self.freezer = Freezer(world, partial(runtime_of, world.config))
 
     async def start(self, container: Container) -> None:
         """Start a container. Raises NotModified if it runs, Conflict if it is being removed, and what launch raises."""
@@ -106,10 +106,11 @@ class Lifecycle:
     def took_off(self, container: Container, shim: Shim, started_ns: int) -> None:
         """Enter the state "running" and watch for the exit; also for a container found running by a new daemon."""
         state = container.state
-        state.running, state.starting_ns, state.paused, state.restarting = True, 0, False, False
+        state.running, state.starting_ns, state.restarting = True, 0, False
         state.pid, state.exit_code, state.signal, state.exit_known = shim.pid, 0, None, True
         state.oom_killed, state.error = False, ""
         is_new, state.started_ns = started_ns != state.started_ns, started_ns
+        state.paused = state.paused and not is_new
         container.shim = shim
         container.log_ended.clear()
         self._world.use.begin(container, shim.pid)
@@ -243,14 +244,17 @@ class Lifecycle:
         argv = delete_argv(runtime, container_id)
         attempts = [argv, [*argv[:-1], "--force", argv[-1]]] if force else [argv]
         for attempt in attempts:
-            code, words = await _run(attempt)
+            code, words = await run_command(attempt)
             if code == 0:
                 return True
             log.debug("%s: %s", " ".join(attempt), words)
         return False
 
-    def signal(self, container: Container, number: int) -> bool:
-        """Send a signal; False if the process is gone already. Raises Conflict if nothing runs."""
+    async def signal(self, container: Container, number: int) -> bool:
+        """Send a signal; one that means the end lets a paused container go on. False if the process is gone already.
+
+        Raises Conflict if nothing runs.
+        """
         check_not_restarting(container)
         if not container.state.running or container.shim is None:
             raise Conflict(f"container {container.id} is not running")
@@ -259,6 +263,7 @@ class Lifecycle:
         except ProcessLookupError:
             return False
         self._world.tell(container, "kill", {"signal": str(number)})
+        await self.freezer.thaw(container, number)
         return True
 
     async def kill(self, container: Container, text: str) -> None:
@@ -268,7 +273,7 @@ class Lifecycle:
             await self._note_stop(container)
             if await self.restarts.give_up(container):
                 return
-        self.signal(container, number)
+        await self.signal(container, number)
         if number == signal.SIGKILL:
             await self.await_exit(container, KILL_WAIT_S)
 
@@ -293,13 +298,13 @@ class Lifecycle:
         await self._note_stop(container)
         if not await self.restarts.give_up(container):
             with contextlib.suppress(Conflict):
-                self.signal(container, number)
+                await self.signal(container, number)
         if not await self.await_exit(container, timeout_s if timeout_s >= 0 else None):
             log.info(
                 "%s did not stop in %d s, killing it", container.name, timeout_s, extra={"container": container.id}
             )
             with contextlib.suppress(Conflict):
-                self.signal(container, signal.SIGKILL)
+                await self.signal(container, signal.SIGKILL)
             if not await self.await_exit(container, DRAIN_WAIT_S + KILL_WAIT_S):
                 raise LogdError(f"cannot stop container: {container.name}: tried to kill it, but saw no exit")
         self._world.tell(container, "stop")
@@ -341,17 +346,3 @@ async def _is_gone(shim: Shim | None, timeout_s: float = GONE_WAIT_S) -> bool:
     with contextlib.suppress(TimeoutError):
         await asyncio.wait_for(shim.gone.wait(), timeout_s)
     return shim.gone.is_set()
-
-
-async def _run(argv: Sequence[str]) -> tuple[int, str]:
-    """Run a command of the runtime, for a bounded time; return its exit code and what it complained of."""
-    process = await asyncio.create_subprocess_exec(
-        *argv, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE
-    )
-    try:
-        _, words = await asyncio.wait_for(process.communicate(), RUNTIME_WAIT_S)
-    except TimeoutError:
-        process.kill()
-        await process.wait()
-        return -1, f"no answer in {RUNTIME_WAIT_S:.0f} s"
-    return process.returncode or 0, words.decode(errors="replace").strip()

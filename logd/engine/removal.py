@@ -104,7 +104,7 @@ class Removal:
         container.state.manually_stopped = True
         if not await self.lifecycle.restarts.give_up(container):
             with contextlib.suppress(Conflict):
-                self.lifecycle.signal(container, signal.SIGKILL)
+                await self.lifecycle.signal(container, signal.SIGKILL)
         if not await self.lifecycle.await_exit(container, FORCE_WAIT_S):
             raise LogdError(
                 f'cannot remove container "/{container.name}": could not kill container: '

@@ -117,6 +117,7 @@ class Restore:
         if shim is None and not waits:
             await self._record_exit(container)
         elif shim is not None and state.running:
+            await self._lifecycle.freezer.found(container)
             self._lifecycle.took_off(container, shim, state.started_ns)
         elif shim is not None and state.starting_ns:
             await self._resolve_start(container, shim)

@@ -4,6 +4,7 @@ Source: cgroups(7), Documentation/admin-guide/cgroup-v1 and cgroup-v2.rst. Files
 removing cgroups is the runtime's job.
 """
 
+import contextlib
 import os
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
@@ -89,6 +90,15 @@ def oom_kills(folders_: Mapping[str, Path]) -> int | None:
         if count is not None:
             return count
     return None
+
+
+def is_frozen(folders_: Mapping[str, Path]) -> bool:
+    """Tell whether the freezer holds a cgroup's processes, or is about to: that of v1, else the unified tree's."""
+    with contextlib.suppress(OSError):
+        if "freezer" in folders_:
+            return (folders_["freezer"] / "freezer.state").read_text(encoding="ascii").strip() != "THAWED"
+        return (folders_[UNIFIED] / "cgroup.freeze").read_text(encoding="ascii").strip() == "1"
+    return False
 
 
 def processes(folder: Path) -> list[int]:
