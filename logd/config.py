@@ -13,6 +13,8 @@ from pathlib import Path
 from typing import Any, Final, NamedTuple
 
 from logd.config_kinds import (
+    ADDRESS,
+    ADDRESSES,
     BOOLEAN,
     CGROUP,
     EXEC_OPTS,
@@ -29,6 +31,7 @@ from logd.config_kinds import (
     STRING_MAP,
     TEXT,
     ULIMIT_MAP,
+    WORDS,
     Kind,
     Runtime,
     one_of,
@@ -160,6 +163,13 @@ class DaemonConfig:
         flag="label",
         reloadable=True,
     )
+    ip: str = _option(ADDRESS, "0.0.0.0", "where ports are published that name no address")  # noqa: S104
+    iptables: bool = _option(BOOLEAN, True, "set firewall rules for networks; without, no port can be published")
+    dns: tuple[str, ...] = _option(ADDRESSES, (), "containers' name servers; default: the host's", reloadable=True)
+    dns_opts: tuple[str, ...] = _option(
+        WORDS, (), "containers' options in resolv.conf", flag="dns-opt", reloadable=True
+    )
+    dns_search: tuple[str, ...] = _option(WORDS, (), "containers' search domains", reloadable=True)
     metrics_addr: str | None = _option(
         LISTEN_ADDRESS,
         None,

@@ -3,6 +3,7 @@
 A parser raises ValueError: bare where the kind's `accepts` says enough, else with the reason.
 """
 
+import ipaddress
 import os
 import re
 from collections.abc import Callable
@@ -183,6 +184,29 @@ def _ulimit(name: str, entry: Any) -> tuple[int, int]:
     return limits
 
 
+def _address(value: Any) -> str:
+    text = str(_typed(str)(value))
+    if text:
+        try:
+            ipaddress.ip_address(text)
+        except ValueError:
+            raise ValueError(f"{text} is not an ip address") from None
+    return text
+
+
+def _addresses(value: Any) -> tuple[str, ...]:
+    for one in _strings(value):
+        if not one or not _address(one):
+            raise ValueError
+    return tuple(value)
+
+
+def _words(value: Any) -> tuple[str, ...]:
+    if any(not one or not one.isprintable() or " " in one for one in _strings(value)):
+        raise ValueError
+    return tuple(value)
+
+
 def _listen_address(value: Any) -> str:
     match = re.fullmatch(r"(\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9.-]*):(\d{1,5})", _typed(str)(value))
     if value and (match is None or int(match[2]) > MAX_PORT):
@@ -239,6 +263,9 @@ ULIMIT_MAP: Final = Kind(
 LABELS: Final = Kind("list", "a list of key=value strings", _labels)
 GROUP: Final = Kind("text", f"a group's name, or its number up to {MAX_GID}", _group)
 LISTEN_ADDRESS: Final = Kind("text", 'address:port, [IPv6 address]:port or :port, "" for none', _listen_address)
+ADDRESS: Final = Kind("text", "an IP address", _address)
+ADDRESSES: Final = Kind("list", "a list of IP addresses", _addresses)
+WORDS: Final = Kind("list", "a list of words without spaces", _words)
 LABEL_NAMES: Final = Kind("list", "a list of labels' names", _label_names)
 CGROUP: Final = Kind("text", "the path of a cgroup", _cgroup_parent)
 EXEC_OPTS: Final = Kind("list", '["native.cgroupdriver=cgroupfs"]', _exec_opts)

@@ -2,6 +2,8 @@
 
 import shutil
 
+import msgspec
+
 from logd.config import DaemonConfig, find_program
 from logd.container import Container
 from logd.engine.logopts import store_options
@@ -10,11 +12,12 @@ from logd.errors import InvalidParameter, LogdError
 from logd.runtime.oci import BundleRequest, prepare_bundle
 from logd.runtime.protocol import Launch
 from logd.runtime.rootfs import mount_overlay, unmount
+from logd.spec import HostConfig
 
 
 def prepare(world: World, container: Container) -> None:
     """Mount the root and write the bundle (blocks)."""
-    config, host = world.config, container.host
+    config, host = world.config, with_name_servers(container.host, world.config)
     image = world.images.by_id(container.image_id)
     if image is None:
         raise LogdError(f"No such image: {container.image_id}, of which the container was made")
@@ -39,6 +42,16 @@ def prepare(world: World, container: Container) -> None:
             volumes=container.volumes,
             default_ulimits=config.default_ulimits,
         )
+    )
+
+
+def with_name_servers(host: HostConfig, config: DaemonConfig) -> HostConfig:
+    """Return a container's settings with the daemon's `dns`, `dns-opts` and `dns-search` where it has none."""
+    return msgspec.structs.replace(
+        host,
+        dns=host.dns or list(config.dns),
+        dns_options=host.dns_options or list(config.dns_opts),
+        dns_search=host.dns_search or list(config.dns_search),
     )
 
 
