@@ -70,7 +70,10 @@ class _Driver:
 
     def __init__(self) -> None:
         self.present: _Account | None = None
+        self.asked: _Account | None = None
+        """The one for which the observer was asked what waits; it may answer after later scrapes."""
         self.last_whole: _Account | None = None
+        self._shown_seq = 0
         self.states: dict[str, None] = {}
         self.counted = (0, 0)
         """Its retries and over-long lines that have been added to the daemon's."""
@@ -88,17 +91,22 @@ class _Driver:
 
     def complete(self, seq: int, held: int, missing: int, oldest_ns: int) -> None:
         """Take what the observer has counted for the account of scrape `seq`."""
-        account = self.present
-        if account is not None and account.seq == seq:
-            whole = terms(account.progress, account.ends, account.captured, held, missing)
-            self.present = self.last_whole = account._replace(terms=whole, oldest_ns=oldest_ns, whole=True)
+        account, last = self.asked, self.last_whole
+        if account is None or account.seq != seq or (last is not None and last.seq > seq):
+            return
+        whole = terms(account.progress, account.ends, account.captured, held, missing)
+        self.last_whole = account._replace(terms=whole, oldest_ns=oldest_ns, whole=True)
+        if self.present is account:
+            self.present = self.last_whole
 
-    def shown(self) -> _Account | None:
-        """Return the account to be shown: a whole one, unless the last of them is old."""
-        last, present = self.last_whole, self.present
-        if last is None or (present is not last and time.monotonic() - last.at_s > STALE_S):
-            return present
-        return last
+    def shown(self) -> _Account:
+        """Return the account to be shown: a whole one, unless the last is old, or older than what was shown before."""
+        account, last = self.present, self.last_whole
+        assert account is not None
+        if not account.whole and last is not None and last.seq >= self._shown_seq:
+            account = last if time.monotonic() - last.at_s < STALE_S else account
+        self._shown_seq = account.seq
+        return account
 
 
 class _Watched:
@@ -144,11 +152,17 @@ class _Watched:
                 self.drivers[name].counted = (0, 0) if self.is_new else (progress.retries, progress.long_lines)
             self.drivers[name].look(self.measure, progress, seq)
 
-    def behind(self) -> Iterable[tuple[str, _Account]]:
-        """Give the drivers whose account is not whole."""
+    @property
+    def is_behind(self) -> bool:
+        """Whether the account of some driver is not whole."""
+        return any(one.present is not None and not one.present.whole for one in self.drivers.values())
+
+    def ask(self) -> Iterable[list[Any]]:
+        """Give what the observer is to be asked for the accounts that are not whole."""
         for name, driver in self.drivers.items():
-            if driver.present is not None and not driver.present.whole:
-                yield name, driver.present
+            account = driver.asked = driver.present
+            if account is not None and not account.whole:
+                yield [self.container.id, name, *account.progress.positions, *account.ends]
 
     def close(self) -> None:
         """Close the files; a later look opens them again."""
@@ -248,7 +262,8 @@ class PipelineCollector(Collector):
     def _request(self, seq: int) -> dict[str, Any]:
         """Return what to ask of the observer."""
         generation = self._observing.generation
-        watch, layers, grown, waiting = [], [], [], []
+        watch, layers, grown = [], [], []
+        waiting: list[list[Any]] = []
         for key, watched in self._watched.items():
             container = watched.container
             is_live = container.state.running
@@ -260,7 +275,7 @@ class PipelineCollector(Collector):
             watched.told = generation, is_live
             if watched.read != watched.measure.ends:
                 grown.append(key)
-            waiting += [[key, name, *one.progress.positions, *one.ends] for name, one in watched.behind()]
+            waiting += watched.ask()
         forget, self._gone = self._gone, []
         return {
             "number": seq,
@@ -308,7 +323,7 @@ class PipelineCollector(Collector):
 
     def _write(self, page: Page, watched: _Watched, now_s: float) -> None:
         busy = [self._health.get(f"{watched.container.id}/{name}", IDLE) for name in watched.drivers]
-        is_quiet = all(one is IDLE for one in busy) and not any(True for _ in watched.behind())
+        is_quiet = all(one is IDLE for one in busy) and not watched.is_behind
         subject = self._subjects.log(watched.container)
         present = (subject, watched.measure, watched.found, watched.followers) if is_quiet else None
         if present is None or watched.written is None or watched.written[0] != present:
@@ -335,7 +350,6 @@ class PipelineCollector(Collector):
         state, oldest_ns = self._health.get(f"{watched.container.id}/{name}", IDLE)
         driver.states[state] = None
         account = driver.shown()
-        assert account is not None
         if state == "idle":
             oldest_ns = 0  # what may be there is no whole line
         elif account.whole:

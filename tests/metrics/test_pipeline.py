@@ -278,8 +278,9 @@ async def test_the_account_adds_up_at_any_moment_while_bytes_flow(home: Home) ->
     flowing.start()
     try:
         before: dict[str, float] = {}
-        accounts = 0
-        for _ in range(60):
+        accounts, deadline = 0, time.monotonic() + PATIENCE_S
+        while accounts < 40:
+            assert time.monotonic() < deadline
             seen = await home.scrape()
             for one in seen.series("logd_driver_unaccounted_bytes"):
                 assert one.value == 0, seen.text
@@ -290,7 +291,6 @@ async def test_the_account_adds_up_at_any_moment_while_bytes_flow(home: Home) ->
     finally:
         done.set()
         flowing.join()
-    assert accounts > 30
     assert before["logd_driver_delivered_bytes_total{'driver': 'x'}"] > 0
     file.close()
     writer.close()
