@@ -21,24 +21,28 @@ from logd.config_kinds import (
     FILE_PATH,
     GROUP,
     HOSTS,
+    INTERFACE,
     LABEL_NAMES,
     LABELS,
     LISTEN_ADDRESS,
     PATH,
+    POOLS,
     RAM_SIZE,
     RUNTIMES,
     STOCK_RUNTIMES,
     STRING_MAP,
+    SUBNET,
     TEXT,
     ULIMIT_MAP,
     WORDS,
     Kind,
+    Pool,
     Runtime,
     one_of,
     whole,
 )
 
-__all__ = ["OPTIONS", "DaemonConfig", "Option", "Runtime", "find_program", "stock_runtimes"]
+__all__ = ["OPTIONS", "DaemonConfig", "Option", "Pool", "Runtime", "find_program", "stock_runtimes"]
 
 DEFAULT_METRICS_ADDR: Final = "127.0.0.1:9323"
 """The port that Docker's documentation has its metrics at."""
@@ -162,6 +166,24 @@ class DaemonConfig:
         "of the daemon, shown by info",
         flag="label",
         reloadable=True,
+    )
+    bip: str = _option(INTERFACE, "", "the default bridge's address; default: the first of a free pool's")
+    bip6: str = _option(INTERFACE, "", "its IPv6 address, with ipv6")
+    fixed_cidr: str = _option(SUBNET, "", "the part of its subnet that containers get addresses from")
+    fixed_cidr_v6: str = _option(SUBNET, "", "the same for IPv6; its subnet, without bip6")
+    default_gateway: str = _option(ADDRESS, "", "what its containers send through; default: the bridge")
+    default_gateway_v6: str = _option(ADDRESS, "", "the same for IPv6")
+    ipv6: bool = _option(BOOLEAN, False, "containers on the default bridge have IPv6 addresses too")
+    mtu: int = _option(whole(68, 65536), 1500, "of the default bridge and of its containers' interfaces, in bytes")
+    icc: bool = _option(BOOLEAN, True, "containers on the default bridge reach each other")
+    ip_masq: bool = _option(BOOLEAN, True, "what they send out gets the host's address")
+    ip_forward: bool = _option(BOOLEAN, True, "switch the host's forwarding on when a network needs it")
+    default_address_pools: tuple[Pool, ...] = _option(
+        POOLS,
+        (),
+        "where networks' subnets come from; default: Docker's (172.17.0.0/16 and on), as far as the host has no use "
+        "for them",
+        flag="default-address-pool",
     )
     ip: str = _option(ADDRESS, "0.0.0.0", "where ports are published that name no address")  # noqa: S104
     iptables: bool = _option(BOOLEAN, True, "set firewall rules for networks; without, no port can be published")

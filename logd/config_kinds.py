@@ -35,6 +35,13 @@ class Runtime(NamedTuple):
     args: tuple[str, ...] = ()
 
 
+class Pool(NamedTuple):
+    """Where networks get their subnets from: those of prefix length `size` in `base`."""
+
+    base: ipaddress.IPv4Network | ipaddress.IPv6Network
+    size: int
+
+
 class Kind(NamedTuple):
     """How a setting is read. `shape`: bool, int, text, list or map, which tells a flag how to gather its values."""
 
@@ -201,6 +208,40 @@ def _addresses(value: Any) -> tuple[str, ...]:
     return tuple(value)
 
 
+def _interface(value: Any) -> str:
+    """Read an address with a prefix length; it is not the subnet's own."""
+    text = str(_typed(str)(value))
+    if text:
+        interface = ipaddress.ip_interface(text)
+        if "/" not in text or interface.ip == interface.network.network_address:
+            raise ValueError(f"{text} is not an address with its subnet's prefix length")
+    return text
+
+
+def _subnet(value: Any) -> str:
+    text = str(_typed(str)(value))
+    return str(ipaddress.ip_network(text, strict=False)) if text else ""
+
+
+def _pools(value: Any) -> tuple[Pool, ...]:
+    return tuple(_pool(one) for one in _typed(list)(value))
+
+
+def _pool(value: Any) -> Pool:
+    if isinstance(value, str):  # --default-address-pool base=10.10.0.0/16,size=24
+        value = dict(part.partition("=")[::2] for part in value.split(","))
+        if str(value.get("size", "")).isdecimal():
+            value["size"] = int(value["size"])
+    match value:
+        case {"base": str(text), "size": int(size), **rest} if not rest and not isinstance(size, bool):
+            base = ipaddress.ip_network(text, strict=False)
+        case _:
+            raise ValueError
+    if not base.prefixlen <= size <= base.max_prefixlen - 2:
+        raise ValueError(f"size {size} of {base}: from {base.prefixlen} to {base.max_prefixlen - 2}")
+    return Pool(base, size)
+
+
 def _words(value: Any) -> tuple[str, ...]:
     if any(not one or not one.isprintable() or " " in one for one in _strings(value)):
         raise ValueError
@@ -265,6 +306,9 @@ GROUP: Final = Kind("text", f"a group's name, or its number up to {MAX_GID}", _g
 LISTEN_ADDRESS: Final = Kind("text", 'address:port, [IPv6 address]:port or :port, "" for none', _listen_address)
 ADDRESS: Final = Kind("text", "an IP address", _address)
 ADDRESSES: Final = Kind("list", "a list of IP addresses", _addresses)
+INTERFACE: Final = Kind("text", "an address with a prefix length, such as 10.10.0.1/24", _interface)
+SUBNET: Final = Kind("text", "a subnet such as 10.10.0.0/24", _subnet)
+POOLS: Final = Kind("list", 'a list such as [{"base": "10.10.0.0/16", "size": 24}]', _pools)
 WORDS: Final = Kind("list", "a list of words without spaces", _words)
 LABEL_NAMES: Final = Kind("list", "a list of labels' names", _label_names)
 CGROUP: Final = Kind("text", "the path of a cgroup", _cgroup_parent)

@@ -234,9 +234,11 @@ def test_a_wrong_flag_is_refused_by_name(argv: list[str], words: str) -> None:
 
 
 def test_keys_without_effect_are_accepted_and_told(write: Any) -> None:
-    loaded = from_file(write, {"live-restore": True, "storage-driver": "overlay2"}, "--userland-proxy=false", "-b", "none")
+    loaded = from_file(
+        write, {"live-restore": True, "storage-driver": "overlay2"}, "--userland-proxy=false", "--ip6tables"
+    )
     assert [notice.partition(" ")[0] for notice in loaded.notices] == [
-        *("live-restore", "storage-driver", "userland-proxy", "bridge")
+        *("live-restore", "storage-driver", "userland-proxy", "ip6tables")
     ]
 
 

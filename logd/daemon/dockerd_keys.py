@@ -17,7 +17,7 @@ class Foreign(NamedTuple):
     only: tuple[Any, ...] = ()
 
 
-_NO_NETWORKS: Final = "containers have a loopback or the host's network"
+_NO_NETWORKS: Final = "logd's networks have no such setting"
 _NO_PULL: Final = "images come from archives"
 _NO_SWARM: Final = "there is no swarm mode"
 _NO_CONTAINERD: Final = "containerd is not used"
@@ -54,15 +54,13 @@ ACCEPTED: Final[dict[str, Foreign]] = {
     "swarm-default-advertise-addr": Foreign("text", _NO_SWARM),
     "swarm-raft-heartbeat-tick": Foreign("int", _NO_SWARM),
     "swarm-raft-election-tick": Foreign("int", _NO_SWARM),
-    **_network("bridge", "bip", "bip6", "fixed-cidr", "fixed-cidr-v6", "default-gateway", "default-gateway-v6"),
-    **_network("icc", "ip-forward", "ip-forward-no-drop", "ip-masq", "ip6tables", "ipv6", shape="bool"),
+    **_network("ip-forward-no-drop", "ip6tables", shape="bool"),
     "userland-proxy": Foreign("bool", "the kernel leads packets to published ports, the host's own too"),
     "userland-proxy-path": Foreign("text", "there is no userland proxy"),
     "firewall-backend": Foreign("text", "nftables is used", only=("", "nftables", "iptables")),
     **_network("allow-direct-routing", shape="bool"),
     **_network("bridge-accept-fwmark"),
-    **_network("mtu", "network-control-plane-mtu", "network-diagnostic-port", shape="int"),
-    "default-address-pools": Foreign("list", _NO_NETWORKS, "default-address-pool"),
+    **_network("network-control-plane-mtu", "network-diagnostic-port", shape="int"),
     "default-network-opts": Foreign("map", _NO_NETWORKS, "default-network-opt"),
     "host-gateway-ip": Foreign("text", _NO_NETWORKS),
     "host-gateway-ips": Foreign("list", _NO_NETWORKS, "-"),
@@ -70,6 +68,7 @@ ACCEPTED: Final[dict[str, Foreign]] = {
 """Taken without effect, with one notice in the log."""
 
 REFUSED: Final[dict[str, Foreign]] = {
+    "bridge": Foreign("text", "the default bridge is made by logd; networks can have any other", only=("",)),
     "authorization-plugins": Foreign("list", "there are no authorization plugins", "authorization-plugin", ([],)),
     "api-cors-header": Foreign("text", "web pages get no access to the API", only=("",)),
     "userns-remap": Foreign("text", "containers have no user namespaces yet", only=("",)),

@@ -8,19 +8,13 @@ import hashlib
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
 from itertools import islice
-from typing import Final, NamedTuple
+from typing import Final
 
+from logd.config_kinds import Pool
 from logd.errors import Forbidden, InvalidParameter, LogdError
 
 IPNetwork = IPv4Network | IPv6Network
 IPAddress = IPv4Address | IPv6Address
-
-
-class Pool(NamedTuple):
-    """Subnets of prefix length `size` are cut from `base`."""
-
-    base: IPNetwork
-    size: int
 
 
 DOCKERS_POOLS: Final = (
@@ -31,24 +25,6 @@ MAX_TRIES: Final = 1 << 16
 """How many subnets of one pool are looked at; a pool of IPv6 has more than anybody looks at."""
 NO_SUBNET: Final = "all predefined address pools have been fully subnetted"
 OVERLAP: Final = "invalid pool request: Pool overlaps with other one on this address space"
-
-
-def parse_pools(value: object) -> tuple[Pool, ...]:
-    """Read `default-address-pools`: [{"base": "10.10.0.0/16", "size": 24}, …]. Raises ValueError with the reason."""
-    if not isinstance(value, list):
-        raise ValueError("not a list")  # noqa: TRY004 - a setting's parser raises ValueError
-    return tuple(_parse_pool(one) for one in value)
-
-
-def _parse_pool(value: object) -> Pool:
-    match value:
-        case {"base": str(text), "size": int(size), **rest} if not rest and not isinstance(size, bool):
-            base = ip_network(text, strict=False)
-        case _:
-            raise ValueError('each is {"base": SUBNET, "size": PREFIX LENGTH}')
-    if not base.prefixlen <= size <= base.max_prefixlen - 2:
-        raise ValueError(f"size {size} of {base}: from {base.prefixlen} to {base.max_prefixlen - 2}")
-    return Pool(base, size)
 
 
 def unique_local_pool(seed: bytes) -> Pool:
@@ -63,21 +39,22 @@ def choose_subnet(pools: Iterable[Pool], version: int, taken: Collection[IPNetwo
     for pool in pools:
         if pool.base.version != version:
             continue
-        near = [one for one in in_use if _overlap(one, pool.base)]
+        near = [one for one in in_use if overlap(one, pool.base)]
         candidates: Iterator[IPNetwork] = pool.base.subnets(new_prefix=pool.size)
         for candidate in islice(candidates, MAX_TRIES):
-            if not any(_overlap(one, candidate) for one in near):
+            if not any(overlap(one, candidate) for one in near):
                 return candidate
     raise InvalidParameter(NO_SUBNET)
 
 
 def check_free(subnet: IPNetwork, taken: Iterable[IPNetwork]) -> None:
     """Raise Forbidden, in Docker's words, if a subnet that was asked for overlaps another network's."""
-    if any(_overlap(one, subnet) for one in taken):
+    if any(overlap(one, subnet) for one in taken):
         raise Forbidden(OVERLAP)
 
 
-def _overlap(one: IPNetwork, other: IPNetwork) -> bool:
+def overlap(one: IPNetwork, other: IPNetwork) -> bool:
+    """Tell whether two subnets have an address in common."""
     return one.version == other.version and one.overlaps(other)
 
 
