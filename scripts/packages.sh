@@ -3,9 +3,10 @@
 # needs no network.
 set -eu
 
-# runc: the OCI runtime; golang-github-containers-common: the default seccomp profile, as data; tini: `--init`;
-# busybox-static: the demo's image; procps: `docker top`; a compiler, headers and libsystemd: pip builds systemd-python.
-packages="runc golang-github-containers-common tini busybox-static procps ca-certificates
+# runc: the OCI runtime; nftables: networks; golang-github-containers-common: the default seccomp profile, as data; tini:
+# `--init`; busybox-static: the demo's image; procps: `docker top`; a compiler, headers and libsystemd: pip builds
+# systemd-python.
+packages="runc nftables golang-github-containers-common tini busybox-static procps ca-certificates
     python3 python3-dev python3-venv gcc libc6-dev pkg-config libsystemd-dev $*"
 
 missing=""

@@ -1,0 +1,158 @@
+"""The firewall and the published ports, kept as the view of all networks says.
+
+Not Docker's userland proxy: the kernel leads all packets, whether a daemon runs or not.
+"""
+
+import asyncio
+import logging
+from collections.abc import Iterable, Iterator
+from contextlib import suppress
+from pathlib import Path
+from typing import Final
+
+from logd.config import DaemonConfig
+from logd.errors import LogdError
+from logd.network import nft
+from logd.network.claims import PortClaims, PortTaken
+from logd.network.conntrack import forget_udp
+from logd.network.firewall import Bridge, Forward, render
+from logd.network.ports import Published, parse_bindings
+from logd.network.state import (
+    OPTION_HOST_BINDING,
+    OPTION_ICC,
+    OPTION_MASQUERADE,
+    Endpoint,
+    Member,
+    Network,
+    NetworkView,
+)
+
+log = logging.getLogger(__name__)
+
+ROUTE_LOCALNET: Final = "/proc/sys/net/ipv4/conf/{}/route_localnet"
+HAIRPIN: Final = "/sys/class/net/{}/brport/hairpin_mode"
+"""Where bridges filter by iptables (br_netfilter), a container reaches its own published port only so."""
+ISOLATED: Final = "/sys/class/net/{}/brport/isolated"
+"""The bridge passes no frames between such ports. A rule would do it only with br_netfilter."""
+
+
+class Publishing:
+    """A NetworkObserver."""
+
+    def __init__(self, config: DaemonConfig) -> None:
+        self._config = config
+        self._table = nft.table_name(config.exec_root)
+        self._claims = PortClaims(config.exec_root, config.ip)
+        self._loaded = False
+        self._rules: str | None = None
+        self._forwards: frozenset[Forward] = frozenset()
+        self._links: frozenset[str] = frozenset()
+
+    def published(self, container_id: str) -> tuple[Published, ...]:
+        """Return the ports of the host that lead to a container."""
+        return self._claims.of(container_id)
+
+    def close(self) -> None:
+        """Let the sockets go that hold ports; the rules go on."""
+        self._claims.close()
+
+    async def changed(self, view: NetworkView) -> None:
+        """See NetworkObserver. Raises LogdError, the first of those there were, after what could be done is done."""
+        if not self._loaded:
+            await asyncio.to_thread(self._claims.load)
+            self._loaded = True
+        networks = {network.id: network for network in view.networks}
+        refusals = list(self._settle_claims(view.members, networks))
+        used = {endpoint.network_id for member in view.members for endpoint in member.endpoints}
+        bridges = [_bridge(one) for one in view.networks if one.driver == "bridge" and one.bridge and one.id in used]
+        forwards = [one for member in view.members for one in self._forwards_to(member)]
+        await asyncio.to_thread(self._apply, view, bridges, forwards)
+        if refusals:
+            raise refusals[0]
+
+    def _settle_claims(self, members: Iterable[Member], networks: dict[str, Network]) -> Iterator[LogdError]:
+        """Release what is not needed any more, take what is; gives what went wrong."""
+        publishing = {member.container_id: member for member in members if _exits(member)}
+        for container_id in self._claims.ids():
+            if container_id not in publishing:
+                self._claims.release(container_id)
+        for container_id, member in publishing.items():
+            if container_id in self._claims.ids():
+                continue
+            endpoint = _exits(member)[0]
+            try:
+                self._claim(member, networks.get(endpoint.network_id))
+            except PortTaken as error:
+                yield PortTaken(
+                    "driver failed programming external connectivity on endpoint "
+                    f"{member.name} ({endpoint.id}): {error}"
+                )
+            except LogdError as error:
+                yield error
+
+    def _claim(self, member: Member, network: Network | None) -> None:
+        bindings = parse_bindings(member.spec, member.host)
+        if bindings and not self._config.iptables:
+            raise LogdError("ports can't be published: `iptables` is false in the daemon's settings")
+        default_ip = network.options.get(OPTION_HOST_BINDING, "") if network else ""
+        has_ipv6 = any(endpoint.ipv6 for endpoint in member.endpoints)
+        self._claims.claim(member.container_id, bindings, ipv6=has_ipv6, default_ip=default_ip)
+
+    def _forwards_to(self, member: Member) -> Iterator[Forward]:
+        exits = _exits(member)
+        ipv4 = next((one.ipv4 for one in exits if one.ipv4 and one.gateway), "").partition("/")[0]
+        ipv6 = next((one.ipv6 for one in exits if one.ipv6 and one.gateway6), "").partition("/")[0]
+        for published in self._claims.of(member.container_id):
+            if address := ipv6 if published.is_ipv6 else ipv4:
+                yield Forward(published=published, address=address)
+
+    def _apply(self, view: NetworkView, bridges: list[Bridge], forwards: list[Forward]) -> None:
+        """Make the kernel do so (blocks). The claims are saved first: a rule without a claim would never go."""
+        self._claims.save()
+        if not self._config.iptables:
+            return
+        rules = render(self._table, bridges, forwards)
+        if rules != self._rules and (bridges or nft.is_installed()):
+            nft.apply(rules)
+            self._rules = rules
+        self._set_links(view, bridges, published=bool(forwards))
+        changed = self._forwards.symmetric_difference(forwards)
+        forget_udp({one.published.host_port for one in changed if one.published.protocol == "udp"})
+        self._forwards = frozenset(forwards)
+
+    def _set_links(self, view: NetworkView, bridges: list[Bridge], *, published: bool) -> None:
+        """Have bridges route the loopback's addresses for published ports; the rules close that to others."""
+        for bridge in bridges:
+            _set(ROUTE_LOCALNET.format(bridge.link), on=published)
+        links = frozenset(one.link for one in bridges)
+        for link in self._links - links:
+            _set(ROUTE_LOCALNET.format(link), on=False)
+        self._links = links
+        icc = {bridge.link: bridge.icc for bridge in bridges}
+        for network, _, endpoint in view.endpoints():
+            if network.bridge in icc and endpoint.host_interface:
+                _set(HAIRPIN.format(endpoint.host_interface), on=True)
+                _set(ISOLATED.format(endpoint.host_interface), on=not icc[network.bridge])
+
+
+def _exits(member: Member) -> list[Endpoint]:
+    """Return the endpoints through which a container is reached from outside: not those in internal networks."""
+    return [one for one in member.endpoints if one.gateway or one.gateway6]
+
+
+def _bridge(network: Network) -> Bridge:
+    return Bridge(
+        link=network.bridge,
+        subnets=tuple(one.subnet for one in network.subnets),
+        internal=network.internal,
+        masquerade=network.flag(OPTION_MASQUERADE),
+        icc=network.flag(OPTION_ICC),
+    )
+
+
+def _set(path: str, *, on: bool) -> None:
+    """Set a switch of the kernel where it is not so; a link that is gone needs nothing."""
+    switch = Path(path)
+    with suppress(FileNotFoundError):
+        if switch.read_text(encoding="ascii").strip() != str(int(on)):
+            switch.write_text(str(int(on)), encoding="ascii")
