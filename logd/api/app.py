@@ -32,6 +32,7 @@ from logd.api import (
     stats,
     stores,
     system,
+    update,
     volumes,
 )
 from logd.api.call import NEWEST, OLDEST, Call, Handler, Parts, Route, Version, failure
@@ -220,6 +221,7 @@ def make_app(
         stats,
         overview,
         drivers,
+        update,
         discovery,
         doctor,
         stores,

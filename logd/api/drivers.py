@@ -1,11 +1,10 @@
-"""Log drivers of containers: how they fare, and how they are changed. logd's own endpoints, and Docker's update.
+"""Log drivers of containers: how they fare, and how they are changed. logd's own endpoints.
 
     GET    /logd/containers/{name}/drivers          [{"name", "driver", "state", …}, …]: see Deliveries.status
     PUT    /logd/containers/{name}/drivers          {"Type", "Config"}: all of them, as in HostConfig.LogConfig
     POST   /logd/containers/{name}/drivers          {"Driver": "NAME=DRIVER", "Config"}: one more
     DELETE /logd/containers/{name}/drivers/{driver} one less
     POST   /logd/containers/{name}/drivers/default  the daemon's present default: {"Changed", "Type", "Config"}
-    POST   /containers/{name}/update                {"RestartPolicy", "LogConfig"}; the latter is a field of logd's
     GET    /logd/plugins                            drivers, line processors, broken plugins, forwarders
 
 Query: `from`, where a new driver begins (now, start, cursor:NAME, cursor:1:STDOUT:STDERR; default now); `drain`,
@@ -20,8 +19,8 @@ from logd import plugins
 from logd.api.call import Call, Route, answer, done
 from logd.drivers import docker_plugin
 from logd.engine import logopts
-from logd.errors import InvalidParameter, Unsupported
-from logd.spec import LogConfig, RestartPolicy, convert
+from logd.errors import InvalidParameter
+from logd.spec import LogConfig
 
 
 async def show(call: Call) -> web.Response:
@@ -31,7 +30,7 @@ async def show(call: Call) -> web.Response:
 
 async def replace(call: Call) -> web.Response:
     """PUT /logd/containers/{name}/drivers."""
-    await _change(call, _log_config(await call.json()))
+    await change(call, log_config(await call.json()))
     return done()
 
 
@@ -42,14 +41,14 @@ async def add(call: Call) -> web.Response:
     if not isinstance(driver, str) or not driver:
         raise InvalidParameter('Driver: name the log driver, as "DRIVER" or "NAME=DRIVER"')
     now = call.engine.get(call.name).host.log_config
-    await _change(call, logopts.with_driver(now, driver, _strings(body.get("Config") or {})))
+    await change(call, logopts.with_driver(now, driver, _strings(body.get("Config") or {})))
     return done()
 
 
 async def remove(call: Call) -> web.Response:
     """DELETE /logd/containers/{name}/drivers/{driver}."""
     now = call.engine.get(call.name).host.log_config
-    await _change(call, logopts.without_driver(now, call.names["driver"]))
+    await change(call, logopts.without_driver(now, call.names["driver"]))
     return done()
 
 
@@ -59,20 +58,6 @@ async def apply_default(call: Call) -> web.Response:
     changed = await call.engine.apply_default_logging(call.name, begin, drain=drain)
     now = call.engine.get(call.name).host.log_config
     return answer({"Changed": changed, "Type": now.type, "Config": now.config})
-
-
-async def update(call: Call) -> web.Response:
-    """POST /containers/{name}/update: log drivers and restart policy; limits can't be changed."""
-    body = await call.json()
-    if any(body[name] for name in body.keys() - {"LogConfig", "RestartPolicy"}):
-        raise Unsupported("changing a container's limits is not supported: create it anew")
-    logging = _log_config(body["LogConfig"]) if body.get("LogConfig") else None
-    policy = convert(body.get("RestartPolicy") or {}, RestartPolicy, "RestartPolicy.")
-    if policy.name:  # the docker command line always sends a policy, without a name where it is to stay
-        await call.engine.change_restart_policy(call.name, policy)
-    if logging:
-        await _change(call, logging)
-    return answer({"Warnings": None})
 
 
 async def list_plugins(call: Call) -> web.Response:
@@ -88,7 +73,8 @@ async def list_plugins(call: Call) -> web.Response:
     )
 
 
-async def _change(call: Call, new: LogConfig) -> None:
+async def change(call: Call, new: LogConfig) -> None:
+    """Give a container other log drivers, as the query says."""
     begin, drain = _how(call)
     await call.engine.change_logging(call.name, new, begin, drain=drain)
 
@@ -97,7 +83,8 @@ def _how(call: Call) -> tuple[str, bool]:
     return call.text("from") or "now", call.flag("drain", default=True)
 
 
-def _log_config(value: Any) -> LogConfig:
+def log_config(value: Any) -> LogConfig:
+    """Read a body's LogConfig. Raises InvalidParameter."""
     if not isinstance(value, dict) or not isinstance(value.get("Type"), str) or not value["Type"]:
         raise InvalidParameter('LogConfig: an object of Type (text, such as "syslog,audit=fluentd") and Config')
     new = LogConfig(type=value["Type"], config=_strings(value.get("Config") or {}))
@@ -117,6 +104,5 @@ ROUTES: Final = [
     Route("POST", "/logd/containers/{name}/drivers", add),
     Route("DELETE", "/logd/containers/{name}/drivers/{driver}", remove),
     Route("POST", "/logd/containers/{name}/drivers/default", apply_default),
-    Route("POST", "/containers/{name}/update", update),
     Route("GET", "/logd/plugins", list_plugins),
 ]

@@ -32,9 +32,8 @@ from logd.images.store import ImageStore
 from logd.logstore.follow import Watcher
 from logd.runtime import cgroup
 from logd.runtime.supervisor import Supervisor
-from logd.runtime.validate import check_restart_policy
 from logd.sampling.registry import Samples
-from logd.spec import ContainerSpec, HostConfig, LogConfig, RestartPolicy
+from logd.spec import ContainerSpec, HostConfig, LogConfig
 from logd.usage import Counters, Sample
 
 log = logging.getLogger(__name__)
@@ -304,20 +303,9 @@ class Engine:
                 self._world.deliveries.resume(container)
             self._world.tell(container, "update")
 
-    async def change_restart_policy(self, ref: str, new: RestartPolicy) -> None:
-        """Change the restart policy of a container, which holds from its next exit on. Raises InvalidParameter."""
-        container = self.get(ref)
-        check_restart_policy(new)
-        refused = f"Cannot update container {container.id}:"
-        if container.removed or container.state.removing or container.state.dead:
-            raise Conflict(f'{refused} container is marked for removal and cannot be "update"')
-        if container.host.auto_remove and new.name != "no":
-            raise Conflict(
-                f"{refused} Restart policy cannot be updated because AutoRemove is enabled for the container"
-            )
-        container.host = msgspec.structs.replace(container.host, restart_policy=new)
-        await self._world.writer.saved(container)
-        self._world.tell(container, "update")
+    async def update(self, ref: str, asked: HostConfig) -> list[str]:
+        """Change limits and restart policy of a container, which holds from its next exit on; returns warnings."""
+        return await asyncio.shield(asyncio.ensure_future(self._lifecycle.updates.update(self.get(ref), asked)))
 
     async def deliveries(self, ref: str) -> list[dict[str, Any]]:
         """Return how each log driver of a container fares: see Deliveries.status."""

@@ -19,6 +19,7 @@ from logd.engine.attach import begin_attachments, end_attachments
 from logd.engine.freezing import Freezer
 from logd.engine.health import HealthMonitors
 from logd.engine.launching import command_line, launch_of, prepare, runtime_of, take_down
+from logd.engine.limit_updates import Updates
 from logd.engine.logopts import store_options
 from logd.engine.restarts import Restarts, check_not_restarting
 from logd.engine.runtime_commands import run_command
@@ -53,6 +54,7 @@ class Lifecycle:
         self.restarts = Restarts(world, self._start)
         self.health = HealthMonitors(world, partial(runtime_of, world.config))
         self.freezer = Freezer(world, partial(runtime_of, world.config))
+        self.updates = Updates(world, partial(runtime_of, world.config))
 
     async def start(self, container: Container) -> None:
         """Start a container. Raises NotModified if it runs, Conflict if it is being removed, and what launch raises."""

@@ -79,7 +79,7 @@ def settle(host: HostConfig, default_shm_size: int = 64 << 20) -> HostConfig:
     if host.memory > 0 and host.memory_swap == 0:
         changes["memory_swap"] = 2 * host.memory
     if host.cpu_shares:
-        changes["cpu_shares"] = min(max(host.cpu_shares, MIN_SHARES), MAX_SHARES)
+        changes["cpu_shares"] = clamp_shares(host.cpu_shares)
     if host.shm_size == 0:
         changes["shm_size"] = default_shm_size
     if host.pids_limit is not None and host.pids_limit <= 0:
@@ -95,9 +95,19 @@ def settle(host: HostConfig, default_shm_size: int = 64 << 20) -> HostConfig:
     return msgspec.structs.replace(host, **changes)
 
 
-def validate_limits(host: HostConfig, support: Support) -> list[str]:
-    """Check all limits; returns Docker's warnings, raises InvalidParameter in Docker's words."""
+def clamp_shares(shares: int) -> int:
+    """Return the CPU shares as the kernel takes them."""
+    return min(max(shares, MIN_SHARES), MAX_SHARES)
+
+
+def validate_limits(host: HostConfig, support: Support, *, update: bool = False) -> list[str]:
+    """Check all limits; returns Docker's warnings, raises InvalidParameter in Docker's words.
+
+    `update`: what is not set is as the container has it already; see `validate_swap`.
+    """
     _validate_memory(host)
+    if not update:
+        validate_swap(host)
     _validate_cpu(host)
     _validate_others(host)
     return _unsupported(host, support)
@@ -108,10 +118,6 @@ def _validate_memory(host: HostConfig) -> None:
         raise InvalidParameter("Minimum memory limit allowed is 6MB")
     if host.memory_swap < -1:
         raise InvalidParameter(f"Invalid value: {host.memory_swap}, memory-swap is a size or -1 for no limit")
-    if host.memory > 0 and 0 < host.memory_swap < host.memory:
-        raise InvalidParameter("Minimum memoryswap limit should be larger than memory limit, see usage")
-    if host.memory == 0 and host.memory_swap > 0:
-        raise InvalidParameter("You should always set the Memory limit when using Memoryswap limit, see usage")
     if host.memory_swappiness is not None and not -1 <= host.memory_swappiness <= 100:
         raise InvalidParameter(f"Invalid value: {host.memory_swappiness}, valid memory swappiness range is 0-100")
     if host.memory_reservation and host.memory_reservation < MIN_MEMORY:
@@ -120,6 +126,14 @@ def _validate_memory(host: HostConfig) -> None:
         raise InvalidParameter("Minimum memory limit can not be less than memory reservation limit, see usage")
     if host.kernel_memory or host.kernel_memory_tcp:
         raise InvalidParameter("kernel memory limits are not supported: current kernels have none")
+
+
+def validate_swap(host: HostConfig) -> None:
+    """Check memory and swap together; raises InvalidParameter in Docker's words."""
+    if host.memory > 0 and 0 < host.memory_swap < host.memory:
+        raise InvalidParameter("Minimum memoryswap limit should be larger than memory limit, see usage")
+    if host.memory == 0 and host.memory_swap > 0:
+        raise InvalidParameter("You should always set the Memory limit when using Memoryswap limit, see usage")
 
 
 def _validate_cpu(host: HostConfig) -> None:
@@ -258,7 +272,7 @@ def _cpu(host: HostConfig) -> dict[str, Any]:
     if host.cpu_quota:
         cpu["quota"] = host.cpu_quota
     if host.cpu_shares:
-        cpu["shares"] = min(max(host.cpu_shares, MIN_SHARES), MAX_SHARES)
+        cpu["shares"] = clamp_shares(host.cpu_shares)
     return cpu
 
 

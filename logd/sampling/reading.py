@@ -30,7 +30,7 @@ class Reader(Protocol):
 
 
 def cgroup_readers(files: CgroupFiles, host: Path) -> list[Reader]:
-    """Return the readers of a cgroup's own files; limits are read now, and no more: a run keeps those it began with."""
+    """Return the readers of a cgroup's own files; limits are read now, and no more: see `Samples.renew`."""
     sizes = pool_sizes(host)
     readers: list[Reader] = [
         CpuV1(files) if files.is_v1("cpuacct") else CpuV2(files),

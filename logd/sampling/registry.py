@@ -4,6 +4,7 @@ About 16 descriptors a container. Scrapes come from a thread, `begin` and `finis
 container lets no look meet a closed descriptor. The files are the kernel's own: a look takes microseconds.
 """
 
+import contextlib
 import logging
 import threading
 from collections.abc import Callable
@@ -45,6 +46,17 @@ class _Entry:
         """Return a look, None where that is not possible."""
         with self._lock:
             return self._read()
+
+    def renew(self) -> None:
+        """Open everything anew, for limits that have changed; what can't be is read as it was."""
+        with self._lock:
+            if self._closed or self._reading is None:
+                return
+            with contextlib.suppress(OSError):
+                reading = self._open()
+                if reading.exists:
+                    self._reading, reading = reading, self._reading
+                reading.close()
 
     def raw(self, name: str) -> bytes:
         """Return a file, b"" where that is not possible."""
@@ -107,6 +119,11 @@ class Samples:
         """Return a look at a run; None for an unknown key, and when its cgroup is gone. Opens nothing."""
         entry = self._entries.get(key)
         return entry.read() if entry is not None else None
+
+    def renew(self, key: str) -> None:
+        """Read a run's limits again, which are not looked at otherwise; nothing for an unknown key."""
+        if (entry := self._entries.get(key)) is not None:
+            entry.renew()
 
     def finish(self, key: str) -> Sample | None:
         """Return the last look at a run and close its files; None as in `read`."""

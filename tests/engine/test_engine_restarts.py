@@ -173,7 +173,7 @@ async def test_the_policy_can_be_changed_and_holds_from_the_next_exit(home, long
     async with home.engine() as driver:
         container = await driver.create("sh", "-c", "echo up; read line; exit 3", open_stdin=True)
         await driver.engine.start(container.id)
-        await driver.engine.change_restart_policy(container.id, RestartPolicy(name="unless-stopped"))
+        await driver.engine.update(container.id, HostConfig(restart_policy=RestartPolicy(name="unless-stopped")))
         async with driver.engine.attach(container.id, stdin=True) as attachment:
             await attachment.write_stdin(b"\n")
             await until(lambda: container.state.restarting and not container.settling)
@@ -181,10 +181,10 @@ async def test_the_policy_can_be_changed_and_holds_from_the_next_exit(home, long
         kept = json.loads((container.dir / FILE_NAME).read_bytes())
         assert kept["host_config"]["RestartPolicy"]["Name"] == "unless-stopped"
         with pytest.raises(InvalidParameter, match="unknown policy 'sometimes'"):
-            await driver.engine.change_restart_policy(container.id, RestartPolicy(name="sometimes"))
+            await driver.engine.update(container.id, HostConfig(restart_policy=RestartPolicy(name="sometimes")))
         passing = await driver.create("true", host=HostConfig(auto_remove=True))
         with pytest.raises(Conflict, match="because AutoRemove is enabled for the container"):
-            await driver.engine.change_restart_policy(passing.id, RestartPolicy(name="always"))
+            await driver.engine.update(passing.id, HostConfig(restart_policy=RestartPolicy(name="always")))
 
 
 async def test_an_attachment_ends_with_its_run_and_the_log_holds_all_runs(home):
