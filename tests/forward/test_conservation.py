@@ -152,7 +152,7 @@ def small(make_daemon: Callable[..., Any], busybox_tar: bytes, monkeypatch: pyte
         daemon.stop()
 
 
-@pytest.mark.parametrize("rounds", [1, pytest.param(8, marks=pytest.mark.soak)])
+@pytest.mark.parametrize("rounds", [1, pytest.param(8, marks=[pytest.mark.soak, pytest.mark.timeout(900)])])
 def test_nothing_is_unaccounted_for_after_a_mix_of_drivers_kills_and_a_full_disk(
     small: Any, probe: Any, tmp_path: Path, rounds: int
 ) -> None:
