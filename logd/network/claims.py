@@ -1,9 +1,10 @@
 """The host's ports that our containers have: chosen at a start, held by a bound socket, remembered over a restart.
 
-A port is held so that no other process of the host takes it unnoticed. The socket is bound and does not listen: the
-firewall leads what comes for the port to the container before the socket would see it, and should the rules be gone a
-client is refused at once. The daemon holds it. While there is no daemon nobody does, but the rules go on; a port that
-somebody else has bound by the time of the next daemon stays the container's, and the log says so.
+A port is held so that no other process of the host takes it unnoticed. The socket is bound and does not listen (but
+for ::1, see `relay`): the firewall leads what comes for the port to the container before the socket would see it, and
+should the rules be gone a client is refused at once. The daemon holds it. While there is no daemon nobody does, but the
+rules go on; a port that somebody else has bound by the time of the next daemon stays the container's, and the log says
+so.
 
 `ports.json` in the exec-root has what runs, so that a restarted daemon finds the random ports; a boot empties it.
 """
@@ -12,7 +13,7 @@ import errno
 import logging
 import os
 import socket
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import ExitStack, suppress
 from itertools import chain
 from pathlib import Path
@@ -22,6 +23,7 @@ import msgspec
 
 from logd.errors import LogdError
 from logd.network.ports import Binding, Published, random_range
+from logd.network.relay import LOOPBACK, is_relayed
 
 log = logging.getLogger(__name__)
 
@@ -36,15 +38,16 @@ class PortTaken(LogdError):
 
 
 class Claim:
-    """The ports of one container and the sockets that hold them."""
+    """The ports of one container and the sockets that hold them; of one that was found taken there is none."""
 
-    def __init__(self, published: Sequence[Published], sockets: ExitStack) -> None:
+    def __init__(self, published: Sequence[Published], sockets: Mapping[Published, socket.socket]) -> None:
         self.published = tuple(published)
-        self._sockets = sockets
+        self.sockets = dict(sockets)
 
     def close(self) -> None:
         """Let the ports go."""
-        self._sockets.close()
+        for one in self.sockets.values():
+            one.close()
 
 
 class PortClaims:
@@ -62,6 +65,11 @@ class PortClaims:
         claim = self._claims.get(container_id)
         return claim.published if claim else ()
 
+    def sockets_of(self, container_id: str) -> Mapping[Published, socket.socket]:
+        """Return the sockets that hold a container's ports; those that are relayed listen."""
+        claim = self._claims.get(container_id)
+        return claim.sockets if claim else {}
+
     def ids(self) -> tuple[str, ...]:
         """Return the containers that have claims, empty ones too."""
         return tuple(self._claims)
@@ -71,13 +79,14 @@ class PortClaims:
 
         `ipv6`: whether it has such an address; without, what is asked for at no address is published at IPv4's only.
         """
-        published: list[Published] = []
-        with ExitStack() as sockets:
+        sockets: dict[Published, socket.socket] = {}
+        with ExitStack() as undo:
             for binding in bindings:
-                addresses = self._addresses(binding, default_ip or self._default_ip, ipv6=ipv6)
-                if addresses:
-                    published += self._take(binding, addresses, sockets)
-            self._claims[container_id] = Claim(published, sockets.pop_all())
+                addresses = _addresses(binding, default_ip or self._default_ip, ipv6=ipv6)
+                for published, held in self._take(binding, addresses).items():
+                    sockets[published] = undo.enter_context(held)
+            undo.pop_all()
+        self._claims[container_id] = Claim(tuple(sockets), sockets)
 
     def release(self, container_id: str) -> None:
         """Let a container's ports go; once is enough, more is no harm."""
@@ -89,14 +98,7 @@ class PortClaims:
         for container_id in tuple(self._claims):
             self.release(container_id)
 
-    def _addresses(self, binding: Binding, default_ip: str, *, ipv6: bool) -> list[str]:
-        if binding.host_ip:
-            return [binding.host_ip] if ipv6 or ":" not in binding.host_ip else []
-        if default_ip == ALL_IPV4:
-            return [ALL_IPV4, ALL_IPV6] if ipv6 else [ALL_IPV4]
-        return [default_ip] if ipv6 or ":" not in default_ip else []
-
-    def _take(self, binding: Binding, addresses: Sequence[str], sockets: ExitStack) -> list[Published]:
+    def _take(self, binding: Binding, addresses: Sequence[str]) -> dict[Published, socket.socket]:
         """Take the first port of the wish that is free at all addresses."""
         refusal = PortTaken("all ports are allocated")
         for port in self._candidates(binding):
@@ -109,15 +111,14 @@ class PortClaims:
                 )
                 for address in addresses
             ]
-            with ExitStack() as held:
+            with ExitStack() as undo:
                 try:
-                    for one in wanted:
-                        held.enter_context(self._hold(one))
+                    held = {one: undo.enter_context(self._hold(one)) for one in wanted}
                 except PortTaken as error:
                     refusal = error
                     continue
-                sockets.enter_context(held.pop_all())
-                return wanted
+                undo.pop_all()
+                return held
         if not binding.first:
             raise PortTaken("all ports are allocated")
         raise refusal
@@ -169,27 +170,44 @@ class PortClaims:
         for container_id, published in known.items():
             self._claims[container_id] = Claim(published, self._hold_again(container_id, published))
 
-    def _hold_again(self, container_id: str, published: Iterable[Published]) -> ExitStack:
-        sockets = ExitStack()
+    def _hold_again(self, container_id: str, published: Iterable[Published]) -> dict[Published, socket.socket]:
+        sockets = {}
         for one in published:
             try:
-                sockets.enter_context(bind(one))
+                sockets[one] = bind(one)
             except OSError as error:
                 words = "port %s/%s is a container's, but another process has bound it meanwhile: %s"
                 log.warning(words, one.place, one.protocol, error, extra={"container": container_id})
         return sockets
 
 
+def _addresses(binding: Binding, default_ip: str, *, ipv6: bool) -> list[str]:
+    """Return where a wish is to be published. Raises PortTaken for what can't lead to the container."""
+    if not binding.host_ip and default_ip == ALL_IPV4:
+        return [ALL_IPV4, ALL_IPV6] if ipv6 else [ALL_IPV4]
+    address = binding.host_ip or default_ip
+    if ":" in address and not ipv6 and not (binding.protocol == "tcp" and address == LOOPBACK):
+        raise PortTaken(
+            f"port {binding.container_port}/{binding.protocol} can't be published at [{address}]: "
+            "the container has no IPv6 address (only TCP at [::1] needs none)"
+        )
+    return [address]
+
+
 def bind(one: Published) -> socket.socket:
-    """Return a socket that holds a port and takes nothing. Raises OSError."""
+    """Return a socket that holds a port: see `relay` for one that listens. Raises OSError."""
     family = socket.AF_INET6 if one.is_ipv6 else socket.AF_INET
-    held = socket.socket(family, KINDS[one.protocol] | socket.SOCK_CLOEXEC)
+    held = socket.socket(family, KINDS[one.protocol] | socket.SOCK_CLOEXEC | socket.SOCK_NONBLOCK)
     try:
         if one.is_ipv6:
             held.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
         if one.protocol == "udp":
             held.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 0)
+        if is_relayed(one):
+            held.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # connections of the last run may linger
         held.bind((one.host_ip, one.host_port))
+        if is_relayed(one):
+            held.listen()
     except OSError:
         with suppress(OSError):
             held.close()

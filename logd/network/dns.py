@@ -94,29 +94,33 @@ class NameServer:
         self._loop = asyncio.get_running_loop()
         self._allowance = float(RATE)
         self._counted = self._loop.time()
-        self._resuming: asyncio.TimerHandle | None = None
+        self._pauses: dict[socket.socket, asyncio.TimerHandle] = {}
         self._forwarding: set[asyncio.Task[None]] = set()
         self._connections: set[asyncio.Task[None]] = set()
-        self._accepting = self._loop.create_task(self._accept(), name="names over TCP")
         self._loop.add_reader(opened.udp, self._read)
+        self._loop.add_reader(opened.tcp, self._accept)
 
     def close(self) -> None:
         """Stop answering."""
-        if self._resuming:
-            self._resuming.cancel()
-        self._loop.remove_reader(self._opened.udp)
-        for task in (self._accepting, *self._forwarding, *self._connections):
+        for pause in self._pauses.values():
+            pause.cancel()
+        for one in self._opened:
+            self._loop.remove_reader(one)
+            one.close()
+        for task in (*self._forwarding, *self._connections):
             task.cancel()
-        self._opened.udp.close()
-        self._opened.tcp.close()
+
+    def _pause(self, one: socket.socket, read: Callable[[], None]) -> None:
+        """Leave what comes to the kernel for a while, which keeps some of it and drops the rest."""
+        self._loop.remove_reader(one)
+        self._pauses[one] = self._loop.call_later(PAUSE_S, self._loop.add_reader, one, read)
 
     # -- UDP -----------------------------------------------------------------------------------------------------
 
     def _read(self) -> None:
         for _ in range(AT_ONCE):
             if not self._may_ask():
-                self._loop.remove_reader(self._opened.udp)
-                self._resuming = self._loop.call_later(PAUSE_S, self._resume)
+                self._pause(self._opened.udp, self._read)
                 return
             try:
                 message, client = self._opened.udp.recvfrom(dns_wire.MAX_MESSAGE)
@@ -127,9 +131,6 @@ class NameServer:
                 log.debug("names over UDP: %s", error)
                 continue
             self._answer_datagram(message, client)
-
-    def _resume(self) -> None:
-        self._loop.add_reader(self._opened.udp, self._read)
 
     def _may_ask(self) -> bool:
         now = self._loop.time()
@@ -164,20 +165,21 @@ class NameServer:
 
     # -- TCP -----------------------------------------------------------------------------------------------------
 
-    async def _accept(self) -> None:
-        while True:
-            try:
-                connection, _ = await self._loop.sock_accept(self._opened.tcp)
-            except OSError as error:
-                log.debug("names over TCP: %s", error)
-                await asyncio.sleep(PAUSE_S)  # out of descriptors, perhaps
-                continue
-            if len(self._connections) >= CONNECTIONS:
-                connection.close()
-                continue
-            task = self._loop.create_task(self._serve(connection), name="names over TCP, a client")
-            self._connections.add(task)
-            task.add_done_callback(self._connections.discard)
+    def _accept(self) -> None:
+        try:
+            connection, _ = self._opened.tcp.accept()
+        except BlockingIOError:
+            return
+        except OSError as error:  # out of descriptors, perhaps
+            log.warning("names over TCP: %s", error)
+            self._pause(self._opened.tcp, self._accept)
+            return
+        if len(self._connections) >= CONNECTIONS:
+            connection.close()
+            return
+        task = self._loop.create_task(self._serve(connection), name="names over TCP, a client")
+        self._connections.add(task)
+        task.add_done_callback(self._connections.discard)
 
     async def _serve(self, connection: socket.socket) -> None:
         reader, writer = await asyncio.open_connection(sock=connection)

@@ -1,6 +1,6 @@
 """The firewall and the published ports, kept as the view of all networks says.
 
-Not Docker's userland proxy: the kernel leads all packets, whether a daemon runs or not.
+Not Docker's userland proxy: the kernel leads all packets, whether a daemon runs or not; ::1 excepted, see `relay`.
 """
 
 import asyncio
@@ -17,6 +17,7 @@ from logd.network.claims import PortClaims, PortTaken
 from logd.network.conntrack import forget_udp
 from logd.network.firewall import Bridge, Forward, render
 from logd.network.ports import Published, parse_bindings
+from logd.network.relay import LOOPBACK, Relay, is_relayed
 from logd.network.state import (
     OPTION_HOST_BINDING,
     OPTION_ICC,
@@ -47,6 +48,8 @@ class Publishing:
         self._rules: str | None = None
         self._forwards: frozenset[Forward] = frozenset()
         self._links: frozenset[str] = frozenset()
+        self._relays: dict[tuple[str, Published], Relay] = {}
+        """By container."""
 
     def published(self, container_id: str) -> tuple[Published, ...]:
         """Return the ports of the host that lead to a container."""
@@ -54,6 +57,9 @@ class Publishing:
 
     def close(self) -> None:
         """Let the sockets go that hold ports; the rules go on."""
+        for relay in self._relays.values():
+            relay.close()
+        self._relays.clear()
         self._claims.close()
 
     async def changed(self, view: NetworkView) -> None:
@@ -62,10 +68,12 @@ class Publishing:
             await asyncio.to_thread(self._claims.load)
             self._loaded = True
         networks = {network.id: network for network in view.networks}
+        self._end_relays({member.container_id for member in view.members if _exits(member)})
         refusals = list(self._settle_claims(view.members, networks))
         used = {endpoint.network_id for member in view.members for endpoint in member.endpoints}
         bridges = [_bridge(one) for one in view.networks if one.driver == "bridge" and one.bridge and one.id in used]
         forwards = [one for member in view.members for one in self._forwards_to(member)]
+        self._settle_relays(view.members)
         await asyncio.to_thread(self._apply, view, bridges, forwards)
         if refusals:
             raise refusals[0]
@@ -99,12 +107,31 @@ class Publishing:
         self._claims.claim(member.container_id, bindings, ipv6=has_ipv6, default_ip=default_ip)
 
     def _forwards_to(self, member: Member) -> Iterator[Forward]:
-        exits = _exits(member)
-        ipv4 = next((one.ipv4 for one in exits if one.ipv4 and one.gateway), "").partition("/")[0]
-        ipv6 = next((one.ipv6 for one in exits if one.ipv6 and one.gateway6), "").partition("/")[0]
+        ipv4, ipv6 = _addresses(member)
         for published in self._claims.of(member.container_id):
-            if address := ipv6 if published.is_ipv6 else ipv4:
+            address = ipv6 if published.is_ipv6 else ipv4
+            if address and published.host_ip != LOOPBACK:
                 yield Forward(published=published, address=address)
+
+    def _end_relays(self, publishing: set[str]) -> None:
+        """Close the relays of others than these containers, before their sockets are."""
+        for key in [one for one in self._relays if one[0] not in publishing]:
+            self._relays.pop(key).close()
+
+    def _settle_relays(self, members: Iterable[Member]) -> None:
+        wanted: dict[tuple[str, Published], tuple[str, int]] = {}
+        for member in members:
+            ipv4, ipv6 = _addresses(member)
+            for published in self._claims.sockets_of(member.container_id):
+                if is_relayed(published) and (address := ipv6 or ipv4):
+                    wanted[member.container_id, published] = address, published.container_port
+        for key, relay in tuple(self._relays.items()):
+            if wanted.get(key) != relay.target:
+                self._relays.pop(key).close()
+        for (container_id, published), target in wanted.items():
+            if (container_id, published) not in self._relays:
+                listener = self._claims.sockets_of(container_id)[published]
+                self._relays[container_id, published] = Relay(listener, target)
 
     def _apply(self, view: NetworkView, bridges: list[Bridge], forwards: list[Forward]) -> None:
         """Make the kernel do so (blocks). The claims are saved first: a rule without a claim would never go."""
@@ -138,6 +165,14 @@ class Publishing:
 def _exits(member: Member) -> list[Endpoint]:
     """Return the endpoints through which a container is reached from outside: not those in internal networks."""
     return [one for one in member.endpoints if one.gateway or one.gateway6]
+
+
+def _addresses(member: Member) -> tuple[str, str]:
+    """Return the IPv4 and the IPv6 address at which a container is reached from outside, "" for none."""
+    exits = _exits(member)
+    ipv4 = next((one.ipv4 for one in exits if one.ipv4 and one.gateway), "")
+    ipv6 = next((one.ipv6 for one in exits if one.ipv6 and one.gateway6), "")
+    return ipv4.partition("/")[0], ipv6.partition("/")[0]
 
 
 def _bridge(network: Network) -> Bridge:
