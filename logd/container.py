@@ -17,10 +17,12 @@ import msgspec
 from logd.batch import ContainerInfo
 from logd.endpoint import Endpoint
 from logd.errors import LogdError, NotFound
+from logd.mounted import Mounted, Volume
 from logd.spec import ContainerSpec, EndpointSettings, HostConfig, LogConfig
 from logd.usage import Counters, Sample
 
-VERSION: Final = 1
+VERSION: Final = 2
+"""2: `plan`; a logd that reads 1 would take each volume for one that goes with its container."""
 FILE_NAME: Final = "container.json"
 EXIT_UNKNOWN: Final = 255
 """The exit code that stands for "nobody saw how it ended"."""
@@ -118,6 +120,8 @@ class Record(msgspec.Struct, kw_only=True):
     config: ContainerSpec
     host_config: HostConfig
     mounts: list[MountPoint]
+    plan: list[Mounted] | None = None
+    """All that is mounted, as it was settled; None of a container that an older logd made."""
     run: int
     restart_count: int
     state: State
@@ -181,6 +185,7 @@ class Container:
         self.spec = record.config
         self.host = record.host_config
         self.mounts = record.mounts
+        self.plan = record.plan
         self.run = record.run
         self.restart_count = record.restart_count
         self.state = record.state
@@ -247,8 +252,20 @@ class Container:
 
     @property
     def volumes(self) -> dict[str, Path]:
-        """The content folders of the volumes that were made for it and may go with it, by their place in it."""
+        """The content folders of its volumes, by their place in it."""
         return {mount.destination: Path(mount.source) for mount in self.mounts if mount.type == "volume"}
+
+    @property
+    def volume_names(self) -> list[str]:
+        """The names of its volumes."""
+        return list(dict.fromkeys(mount.name for mount in self.mounts if mount.type == "volume"))
+
+    @property
+    def anonymous_volumes(self) -> list[str]:
+        """The names of those of its volumes that nobody has named, and that may go with it."""
+        if self.plan is None:
+            return self.volume_names
+        return list(dict.fromkeys(entry.name for entry in self.plan if isinstance(entry, Volume) and entry.anonymous))
 
     def info(self) -> ContainerInfo:
         """Return what a log driver is told of it."""
@@ -279,6 +296,7 @@ class Container:
             config=self.spec,
             host_config=self.host,
             mounts=self.mounts,
+            plan=self.plan,
             run=self.run,
             restart_count=self.restart_count,
             state=self.state,

@@ -50,10 +50,7 @@ UNSUPPORTED: Final = {
         ("POST", "/networks/{name}/connect"),
         ("POST", "/networks/{name}/disconnect"),
     ),
-    "volumes can't be made on their own: a container's are made with it": (
-        ("POST", "/volumes/create"),
-        ("PUT", "/volumes/{name}"),
-    ),
+    "volumes can't be updated: only the cluster volumes of a swarm can": (("PUT", "/volumes/{name}"),),
     "plugins of Docker's kind are not supported": (
         ("GET", "/plugins/privileges"),
         ("GET", "/plugins/{name:slashes}/json"),

@@ -1,45 +1,62 @@
-"""Volumes: those that an image asks for. Each is made with its container and may outlive it (`docker rm` without -v).
+"""Volumes: made by name or with a container, listed, removed.
 
-Source: Docker Engine API 1.47, Volume. A volume is a folder <data-root>/volumes/<name>/_data.
+Source: Docker Engine API 1.47, Volume; the words are dockerd's.
 """
 
 import asyncio
-import shutil
-from pathlib import Path
 from typing import Any, Final
 
+import msgspec
 from aiohttp import web
 
-from logd.api.call import Call, Route, answer, done
+from logd.api.call import Call, Route, Version, answer, done
 from logd.api.filters import Filters, parse_filters
-from logd.engine.removal import folder_bytes
-from logd.errors import Conflict, NotFound
+from logd.engine.removal import delete_folder, folder_bytes
+from logd.engine.volume_files import VolumeRecord
+from logd.engine.volumes import DRIVER
+from logd.errors import InvalidParameter, LogdError, NotFound
+from logd.spec import DockerStruct, convert
 from logd.units import format_time_short
 
 LIST_FILTERS: Final = frozenset(("dangling", "driver", "label", "name"))
 PRUNE_FILTERS: Final = frozenset(("all", "label", "label!"))
-LABELS: Final = {"com.docker.volume.anonymous": ""}
-"""What dockerd puts on volumes that it named itself."""
+ALL_PRUNED_BEFORE: Final = Version(1, 42)
+"""From this version of the API on, `prune` leaves volumes with a name alone unless it is told otherwise."""
 
 
-def _volumes(call: Call) -> dict[str, dict[str, Any]]:
-    """Return all volumes by name (blocks)."""
-    volumes: dict[str, dict[str, Any]] = {}
-    try:
-        folders = sorted((call.parts.config.data_root / "volumes").iterdir())
-    except FileNotFoundError:
-        folders = []
-    for folder in folders:
-        volumes[folder.name] = {
-            "CreatedAt": format_time_short(folder.stat().st_mtime_ns),
-            "Driver": "local",
-            "Labels": LABELS,
-            "Mountpoint": str(folder / "_data"),
-            "Name": folder.name,
-            "Options": None,
-            "Scope": "local",
-        }
-    return volumes
+class VolumeRequest(DockerStruct, frozen=True):
+    """The body of POST /volumes/create; without a name it gets one."""
+
+    name: str = ""
+    driver: str = ""
+    driver_opts: dict[str, str] = msgspec.field(default_factory=dict)
+    labels: dict[str, str] = msgspec.field(default_factory=dict)
+    cluster_volume_spec: dict[str, Any] | None = None
+
+
+def _shown(call: Call, record: VolumeRecord) -> dict[str, Any]:
+    return {
+        "CreatedAt": format_time_short(record.created_ns),
+        "Driver": DRIVER,
+        "Labels": record.labels or None,
+        "Mountpoint": str(call.engine.volumes.content(record.name)),
+        "Name": record.name,
+        "Options": record.options or None,
+        "Scope": "local",
+    }
+
+
+async def create_volume(call: Call) -> web.Response:
+    """POST /volumes/create."""
+    if not call.request.can_read_body:
+        raise InvalidParameter("invalid JSON: got EOF while reading request body")
+    request = convert(await call.json(), VolumeRequest)
+    if request.cluster_volume_spec:
+        raise InvalidParameter("cluster volumes are not supported")
+    record = await call.engine.volumes.create(
+        request.name, driver=request.driver, options=request.driver_opts, labels=request.labels
+    )
+    return answer(_shown(call, record), 201)
 
 
 async def list_volumes(call: Call) -> web.Response:
@@ -48,73 +65,76 @@ async def list_volumes(call: Call) -> web.Response:
     users = call.engine.volume_users()
     dangling = filters.flag("dangling")
     shown = [
-        volume
-        for name, volume in (await asyncio.to_thread(_volumes, call)).items()
-        if filters.matches("name", name)
-        and filters.equals("driver", "local")
-        and filters.has_labels("label", LABELS)
-        and dangling in {None, name not in users}
+        _shown(call, record)
+        for record in call.engine.volumes.all()
+        if filters.matches("name", record.name)
+        and filters.equals("driver", DRIVER)
+        and filters.has_labels("label", record.labels)
+        and dangling in {None, record.name not in users}
     ]
     return answer({"Volumes": shown, "Warnings": None})
 
 
 async def list_with_sizes(call: Call) -> list[dict[str, Any]]:
-    """Return all volumes with what they take on the disk and how many containers have them (for /system/df)."""
-    volumes = await asyncio.to_thread(_volumes, call)
+    """Return volumes with what they take on the disk and how many containers have them (for /system/df).
+
+    Those with options are left out, as in Docker: what they mount is mostly not on this disk.
+    """
     users = call.engine.volume_users()
-    for name, volume in volumes.items():
-        size = await asyncio.to_thread(folder_bytes, Path(volume["Mountpoint"]))
-        volume["UsageData"] = {"Size": size, "RefCount": len(users.get(name, ()))}
-    return list(volumes.values())
+    shown = []
+    for record in call.engine.volumes.all():
+        if not record.options:
+            size = await asyncio.to_thread(folder_bytes, call.engine.volumes.content(record.name))
+            usage = {"Size": size, "RefCount": len(users.get(record.name, ()))}
+            shown.append({**_shown(call, record), "UsageData": usage})
+    return shown
 
 
 async def inspect_volume(call: Call) -> web.Response:
     """GET /volumes/{name}."""
-    volume = (await asyncio.to_thread(_volumes, call)).get(call.name)
-    if volume is None:
-        raise NotFound(f"get {call.name}: no such volume")
-    return answer(volume)
+    return answer(_shown(call, call.engine.volumes.get(call.name)))
 
 
 async def delete_volume(call: Call) -> web.Response:
     """DELETE /volumes/{name}."""
-    volume = (await asyncio.to_thread(_volumes, call)).get(call.name)
-    if volume is None:
-        if call.flag("force"):
-            return done()
-        raise NotFound(f"get {call.name}: no such volume")
-    users = call.engine.volume_users().get(call.name)
-    if users:
-        raise Conflict(f"remove {call.name}: volume is in use - [{', '.join(users)}]")
-    await asyncio.to_thread(shutil.rmtree, Path(volume["Mountpoint"]).parent)
-    call.parts.events.publish("volume", "destroy", call.name, {"driver": "local"})
+    try:
+        trash = await call.engine.volumes.remove(call.name)
+    except NotFound:
+        if not call.flag("force"):
+            raise
+    else:
+        await asyncio.to_thread(delete_folder, trash)
     return done()
 
 
 async def prune(call: Call) -> web.Response:
-    """POST /volumes/prune: remove what no container has."""
+    """POST /volumes/prune: remove what no container has; of volumes with a name, all or none."""
     filters = parse_filters(call.text("filters")).only(PRUNE_FILTERS)
-    volumes = await asyncio.to_thread(_volumes, call)
-    users = call.engine.volume_users()
-    deleted, reclaimed = [], 0
-    for name, volume in volumes.items():
-        folder = Path(volume["Mountpoint"]).parent
-        if name not in users and _labels_fit(filters):
-            reclaimed += await asyncio.to_thread(folder_bytes, folder)
-            await asyncio.to_thread(shutil.rmtree, folder)
-            call.parts.events.publish("volume", "destroy", name, {"driver": "local"})
-            deleted.append(name)
+    with_names = filters.flag("all") or call.version < ALL_PRUNED_BEFORE
+    volumes, deleted, reclaimed = call.engine.volumes, [], 0
+    with volumes.pruning():
+        for record in volumes.all():
+            if record.options or not (with_names or record.anonymous) or not _labels_fit(filters, record.labels):
+                continue
+            try:
+                trash = await volumes.remove(record.name)
+            except LogdError:  # a container has it, or it can't be removed now
+                continue
+            reclaimed += await asyncio.to_thread(folder_bytes, trash)
+            await asyncio.to_thread(delete_folder, trash)
+            deleted.append(record.name)
     call.parts.events.publish("volume", "prune", "", {"reclaimed": str(reclaimed)})
     return answer({"VolumesDeleted": deleted or None, "SpaceReclaimed": reclaimed})
 
 
-def _labels_fit(filters: Filters) -> bool:
-    unwanted = "label!" in filters and filters.has_labels("label!", LABELS)
-    return filters.has_labels("label", LABELS) and not unwanted
+def _labels_fit(filters: Filters, labels: dict[str, str]) -> bool:
+    unwanted = "label!" in filters and filters.has_labels("label!", labels)
+    return filters.has_labels("label", labels) and not unwanted
 
 
 ROUTES: Final = [
     Route("GET", "/volumes", list_volumes),
+    Route("POST", "/volumes/create", create_volume, lasting=True),
     Route("GET", "/volumes/{name}", inspect_volume),
     Route("DELETE", "/volumes/{name}", delete_volume, lasting=True),
     Route("POST", "/volumes/prune", prune, lasting=True),

@@ -23,6 +23,7 @@ from logd.engine.removal import Removal, folder_bytes
 from logd.engine.restarts import check_not_restarting
 from logd.engine.restore import Restore
 from logd.engine.sealing import seal_in_idle_time
+from logd.engine.volumes import Volumes
 from logd.engine.world import World
 from logd.errors import Conflict, InvalidParameter, LogdError
 from logd.events import EventBus
@@ -95,6 +96,11 @@ class Engine:
     def image_users(self, image_id: str) -> list[ContainerUse]:
         """Return the containers of an image: the `InUse` of the image store."""
         return self._world.image_users(image_id)
+
+    @property
+    def volumes(self) -> Volumes:
+        """All volumes."""
+        return self._world.volumes
 
     def volume_users(self) -> dict[str, list[str]]:
         """Return the ids of the containers that have a volume, by its name."""

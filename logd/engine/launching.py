@@ -1,22 +1,25 @@
 """What a start is made of: the mounted root, the bundle, the runtime's command line, and what the shim is told."""
 
 import shutil
+from pathlib import Path
 
 import msgspec
 
 from logd.config import DaemonConfig, find_program
 from logd.container import Container
 from logd.engine.logopts import store_options
+from logd.engine.mounting import settled
 from logd.engine.world import World
 from logd.errors import InvalidParameter, LogdError
 from logd.runtime.oci import BundleRequest, prepare_bundle
 from logd.runtime.protocol import Launch
 from logd.runtime.rootfs import mount_overlay, unmount
+from logd.runtime.subpaths import mount_parts, unmount_parts
 from logd.spec import HostConfig
 
 
 def prepare(world: World, container: Container) -> None:
-    """Mount the root and write the bundle (blocks)."""
+    """Mount the root and write the bundle (blocks). The container holds its volumes."""
     config, host = world.config, with_name_servers(container.host, world.config)
     image = world.images.by_id(container.image_id)
     if image is None:
@@ -24,6 +27,12 @@ def prepare(world: World, container: Container) -> None:
     take_down(container)
     container.exec_dir.mkdir(mode=0o700, parents=True)
     mount_overlay(world.images.layers(image), container.upper, container.dir / "work", container.rootfs)
+    mounts = settled(container)
+    parts = {
+        volume.destination: (world.volumes.content(volume.name), volume.subpath)
+        for volume in mounts.volumes
+        if volume.subpath
+    }
     wants_init = config.init if host.init is None else host.init
     prepare_bundle(
         BundleRequest(
@@ -39,7 +48,8 @@ def prepare(world: World, container: Container) -> None:
             init_path=config.init_path if wants_init else "",
             seccomp_profile=config.seccomp_profile,
             no_new_privileges=config.no_new_privileges,
-            volumes=container.volumes,
+            plan=mounts,
+            volumes=container.volumes | mount_parts(_parts_dir(container), parts),
             default_ulimits=config.default_ulimits,
         )
     )
@@ -56,10 +66,16 @@ def with_name_servers(host: HostConfig, config: DaemonConfig) -> HostConfig:
 
 
 def take_down(container: Container, *, keep_exec_dir: bool = False) -> None:
-    """Unmount the root, and delete the bundle with what a shim left in its folder (blocks)."""
+    """Unmount the root and parts of volumes, and delete the bundle with what a shim left in its folder (blocks)."""
     unmount(container.rootfs)
+    unmount_parts(_parts_dir(container))
     if not keep_exec_dir:
         shutil.rmtree(container.exec_dir, ignore_errors=True)
+
+
+def _parts_dir(container: Container) -> Path:
+    """Return where the parts of volumes are mounted that a container has: in no folder that is ever deleted whole."""
+    return container.exec_dir.parents[1] / "subpaths" / container.id
 
 
 def runtime_of(config: DaemonConfig, container: Container) -> tuple[str, ...]:

@@ -87,6 +87,7 @@ class Lifecycle:
         world = self._world
         marked = asyncio.ensure_future(world.writer.saved(container))
         try:
+            await world.volumes.hold(container.volume_names, container.id)
             await asyncio.to_thread(prepare, world, container)
             shim = await world.supervisor.launch(launch_of(world.config, container))
         except BaseException:
@@ -226,6 +227,7 @@ class Lifecycle:
             await asyncio.to_thread(take_down, container, keep_exec_dir=not await _is_gone(container.lingering))
         except (LogdError, OSError) as error:
             log.warning("not cleaned up: %s", error, extra={"container": container.id})
+        await self._world.volumes.release(container.volume_names, container.id)
 
     async def end_lingering(self, container: Container) -> None:
         """Take the store from a shim that goes on after its container's exit: the next one needs it."""

@@ -124,13 +124,11 @@ class Removal:
             container.tell_waiters(removed=True)
             raise LogdError(f'cannot remove container "/{container.name}": {error}') from error
         container.dir = target
-        folders = [content.parent for content in container.volumes.values()] if volumes else []
-        trash = await asyncio.to_thread(_move_away, folders, world.trash_dir)
+        names = container.anonymous_volumes if volumes else []
+        trash = await world.volumes.remove_with(container.id, names)
         world.registry.discard(container)
         world.use.depart(container)
         end_attachments(container, waiting=True)
-        if volumes:
-            world.tell_volumes(container, "destroy")
         world.tell(container, "destroy")
         container.tell_waiters(removed=True)
         log.info("removed container %s", container.name, extra={"container": container.id})
@@ -167,15 +165,6 @@ def _check_stopped(container: Container, force: bool) -> None:
         if not container.state.paused:
             words = f"{container.state.status}: stop the container before removing or force remove"
         raise Conflict(f'cannot remove container "/{container.name}": container is {words}')
-
-
-def _move_away(folders: Sequence[Path], trash_dir: Path) -> list[Path]:
-    """Rename folders into the trash; those that are gone already are passed over."""
-    moved = []
-    for folder in folders:
-        with contextlib.suppress(FileNotFoundError):
-            moved.append(folder.rename(trash_dir / folder.name))
-    return moved
 
 
 def delete_folder(folder: Path) -> None:

@@ -44,6 +44,7 @@ class Restore:
         self._world = world
         self._lifecycle = lifecycle
         self._removal = removal
+        self._interrupted: list[Path] = []
 
     async def run(self) -> None:
         """Enter all containers into the registry, adopt what runs, record what ended, clear away what was half done."""
@@ -51,8 +52,10 @@ class Restore:
         containers = await asyncio.to_thread(self._read_all)
         for container in containers:
             self._register(container)
+        await self._find_volumes(containers)
         places = asyncio.Semaphore(ADOPTIONS)
         await asyncio.gather(*(self._find(container, places) for container in containers))
+        await self._world.volumes.release_strays()
         self._lifecycle.restarts.begin_with_daemon(containers)
         await self._clear_strays({container.id for container in containers})
         self._world.tasks.start(self._empty_trash(), "deletion of the trash")
@@ -67,11 +70,22 @@ class Restore:
             try:
                 containers.append(Container(read_record(folder), folder, world.exec_dir / folder.name))
             except FileNotFoundError:
-                log.warning("clearing away %s, whose creation was interrupted", folder)
-                folder.rename(_free_name(world.trash_dir / folder.name))
+                self._interrupted.append(folder)
             except (UnreadableRecord, OSError) as error:
                 log.error("a container is left out: %s", error)  # noqa: TRY400 - the reason is enough
         return containers
+
+    async def _find_volumes(self, containers: Iterable[Container]) -> None:
+        """Find all volumes and who may hold them; clear away interrupted creations, and the volumes made for them."""
+        volumes, trash_dir = self._world.volumes, self._world.trash_dir
+        await asyncio.to_thread(volumes.load)
+        for container in containers:
+            if container.state.running or container.state.starting_ns:
+                volumes.note_holder(container.volume_names, container.id)
+        await volumes.remove_with("", volumes.made_for(folder.name for folder in self._interrupted))
+        for folder in self._interrupted:
+            log.warning("clearing away %s, whose creation was interrupted", folder)
+            await asyncio.to_thread(folder.rename, _free_name(trash_dir / folder.name))
 
     def _read_draining(self) -> list[Container]:
         """Read the removed containers whose output is still to be delivered (blocks)."""

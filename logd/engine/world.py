@@ -11,6 +11,7 @@ from logd.engine.names import Registry
 from logd.engine.saving import StateWriter
 from logd.engine.tasks import Tasks
 from logd.engine.use import Use
+from logd.engine.volumes import Volumes
 from logd.events import EventBus
 from logd.images.image import ContainerUse
 from logd.images.store import ImageStore
@@ -38,10 +39,12 @@ class World:
     closing: bool = False
     """The daemon stops: containers and their standard input stay as they are."""
     writer: StateWriter = field(init=False)
+    volumes: Volumes = field(init=False)
     use: Use = field(init=False)
 
     def __post_init__(self) -> None:
         self.writer = StateWriter(self.tasks)
+        self.volumes = Volumes(self.volumes_dir, self.trash_dir, self.events, self.volume_users)
         self.use = Use(self.config, self.samples)
 
     @property
@@ -78,9 +81,8 @@ class World:
         """Return the ids of the containers that have a volume, by its name; those that are being made count too."""
         users: dict[str, list[str]] = {}
         for container in (*self.registry.all(), *self.creating):
-            for mount in container.mounts:
-                if mount.type == "volume":
-                    users.setdefault(mount.name, []).append(container.id)
+            for name in container.volume_names:
+                users.setdefault(name, []).append(container.id)
         return users
 
     def tell(self, container: Container, action: str, attributes: Mapping[str, str] | None = None) -> None:
@@ -92,13 +94,11 @@ class World:
         self.events.publish("container", action, container.id, named)
 
     def tell_volumes(self, container: Container, action: str) -> None:
-        """Publish an event of each volume that was made for a container: create, mount, unmount or destroy."""
+        """Publish an event of each volume that a container has: mount or unmount."""
         for mount in container.mounts:
             if mount.type != "volume":
                 continue
-            attributes = {"driver": mount.driver}
-            if action in {"mount", "unmount"}:
-                attributes["container"] = container.id
+            attributes = {"driver": mount.driver, "container": container.id}
             if action == "mount":
                 attributes |= {"destination": mount.destination, "propagation": mount.propagation}
                 attributes["read/write"] = str(mount.rw).lower()

@@ -1,6 +1,7 @@
 """Open and make files of a container's root without ever leaving it, whatever links the image put there.
 
-Source: openat2(2) with RESOLVE_IN_ROOT (Linux 5.6): absolute links and `..` stay inside, as if chrooted.
+Source: openat2(2) with RESOLVE_IN_ROOT (Linux 5.6): absolute links and `..` stay inside, as if chrooted; and with
+RESOLVE_BENEATH: what would lead out is an error.
 """
 
 import contextlib
@@ -15,6 +16,7 @@ from logd.errors import InvalidParameter
 
 SYS_OPENAT2: Final = 437  # the same number on all architectures
 RESOLVE_NO_MAGICLINKS: Final = 0x02
+RESOLVE_BENEATH: Final = 0x08
 RESOLVE_IN_ROOT: Final = 0x10
 MAX_LOOKUP_FILE: Final = 16 << 20  # bytes of /etc/passwd or /etc/group that are read; real ones have a few hundred
 
@@ -27,7 +29,16 @@ class _OpenHow(ctypes.Structure):
 
 def open_in_root(root_fd: int, path: str, flags: int) -> int:
     """Open `path` as a process chrooted to `root_fd` would; returns a close-on-exec descriptor, raises OSError."""
-    how = _OpenHow(flags | os.O_CLOEXEC, 0, RESOLVE_IN_ROOT | RESOLVE_NO_MAGICLINKS)
+    return _open(root_fd, path, flags, RESOLVE_IN_ROOT)
+
+
+def open_beneath(root_fd: int, path: str, flags: int) -> int:
+    """Open a relative `path`; as above, but OSError (EXDEV) if a link or `..` in it leads out of `root_fd`."""
+    return _open(root_fd, path, flags, RESOLVE_BENEATH)
+
+
+def _open(root_fd: int, path: str, flags: int, resolve: int) -> int:
+    how = _OpenHow(flags | os.O_CLOEXEC, 0, resolve | RESOLVE_NO_MAGICLINKS)
     fd: int = _libc.syscall(SYS_OPENAT2, root_fd, os.fsencode(path), ctypes.byref(how), ctypes.sizeof(how))
     if fd < 0:
         number = ctypes.get_errno()

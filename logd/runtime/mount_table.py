@@ -8,7 +8,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final
 
-from logd.runtime.mounts import Bind, MountPlan, Tmpfs, Volume
+from logd.mounted import Mounted, Tmpfs, Volume
+from logd.runtime.mounts import MountPlan
 from logd.spec import HostConfig
 
 INIT_DESTINATION: Final = "/sbin/docker-init"
@@ -67,7 +68,7 @@ def oci_mounts(
     return own + sorted([*extra, *requested], key=lambda mount: mount["destination"].count("/"))
 
 
-def _requested(entry: Bind | Volume | Tmpfs, volumes: Mapping[str, Path]) -> dict[str, Any]:
+def _requested(entry: Mounted, volumes: Mapping[str, Path]) -> dict[str, Any]:
     if isinstance(entry, Tmpfs):
         return {
             "destination": entry.destination,
@@ -83,13 +84,20 @@ def _requested(entry: Bind | Volume | Tmpfs, volumes: Mapping[str, Path]) -> dic
         entry.read_only,
         recursive=entry.recursive,
         read_only_recursive=entry.recursive and entry.read_only_recursive,
+        propagation=entry.propagation or "rprivate",
     )
 
 
 def _bind(
-    source: str, destination: str, read_only: bool, *, recursive: bool = True, read_only_recursive: bool = False
+    source: str,
+    destination: str,
+    read_only: bool,
+    *,
+    recursive: bool = True,
+    read_only_recursive: bool = False,
+    propagation: str = "rprivate",
 ) -> dict[str, Any]:
-    options = ["rbind" if recursive else "bind", "rprivate"]
+    options = ["rbind" if recursive else "bind", propagation]
     if read_only:
         options += ["ro", "rro"] if read_only_recursive else ["ro"]
     return {"destination": destination, "type": "bind", "source": source, "options": options}

@@ -1,20 +1,25 @@
 """What a request mounts in its container: `-v`, `--mount`, `--tmpfs` and an image's VOLUMEs.
 
-The plan is made of the request alone, so that it is checked when a container is created; `mount_table` makes the OCI
-mounts of it when the container starts. Source: Docker's "Bind mounts", "Volumes", "tmpfs mounts".
+The plan is made of the request, and of what `--volumes-from` takes over, when a container is created; `mount_table`
+makes the OCI mounts of it when the container starts. Source: Docker's "Bind mounts", "Volumes", "tmpfs mounts".
 """
 
 import os
 import re
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Final
+
+from msgspec.structs import replace
 
 from logd.errors import InvalidParameter, Unsupported
-from logd.spec import ContainerSpec, HostConfig
+from logd.mounted import Bind, Mounted, Tmpfs, Volume
+from logd.runtime.local_volume import check_options
+from logd.runtime.mountinfo import check_propagation
+from logd.spec import ContainerSpec, HostConfig, VolumeOptions
 from logd.spec import Mount as MountRequest
 
 VOLUME_NAME: Final = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9_.-]+")
-PRIVATE: Final = frozenset({"", "private", "rprivate"})
 PROPAGATIONS: Final = frozenset({"shared", "slave", "rshared", "rslave", "private", "rprivate"})
 WITHOUT_EFFECT: Final = frozenset({"z", "Z", "cached", "delegated", "consistent", "default"})
 TMPFS_DATA: Final = frozenset({"size", "nr_blocks", "nr_inodes", "mode", "uid", "gid", "mpol"})
@@ -24,40 +29,10 @@ TMPFS_DEFAULTS: Final = ("noexec", "nosuid", "nodev")
 
 
 @dataclass(frozen=True)
-class Bind:
-    """A file or folder of the host."""
-
-    source: str
-    destination: str
-    read_only: bool = False
-    recursive: bool = True
-    read_only_recursive: bool = True
-    create_source: bool = False
-
-
-@dataclass(frozen=True)
-class Volume:
-    """A volume; an anonymous one has no name. `copy`: it starts with what the image has at the destination."""
-
-    destination: str
-    name: str = ""
-    read_only: bool = False
-    copy: bool = True
-
-
-@dataclass(frozen=True)
-class Tmpfs:
-    """A tmpfs with mount(8) options."""
-
-    destination: str
-    options: tuple[str, ...] = ()
-
-
-@dataclass(frozen=True)
 class MountPlan:
     """All that the request mounts; destinations are clean, absolute and different."""
 
-    entries: tuple[Bind | Volume | Tmpfs, ...]
+    entries: tuple[Mounted, ...]
 
     @property
     def destinations(self) -> frozenset[str]:
@@ -70,25 +45,59 @@ class MountPlan:
         return tuple(entry for entry in self.entries if isinstance(entry, Volume))
 
 
-def plan(spec: ContainerSpec, host: HostConfig) -> MountPlan:
+def plan(spec: ContainerSpec, host: HostConfig, inherited: Sequence[Mounted] = ()) -> MountPlan:
     """Read Binds, Mounts, Tmpfs and Volumes; raises InvalidParameter or Unsupported.
 
-    A VOLUME at a place where something else is mounted gives way, as in Docker.
+    What is `inherited` from other containers gives way to what was asked for at the same place, and a VOLUME to both,
+    as in Docker.
     """
-    entries: dict[str, Bind | Volume | Tmpfs] = {}
-    requested: list[Bind | Volume | Tmpfs] = [
+    asked: dict[str, Mounted] = {}
+    requested: list[Mounted] = [
         *(_parse_bind(text) for text in host.binds),
         *(_parse_mount(request) for request in host.mounts),
         *(Tmpfs(_destination(path), tmpfs_options(options)) for path, options in host.tmpfs.items()),
     ]
     for entry in requested:
-        if entry.destination in entries:
+        if entry.destination in asked:
             raise InvalidParameter(f"Duplicate mount point: {entry.destination}")
-        entries[entry.destination] = entry
+        asked[entry.destination] = entry
+    entries = {entry.destination: entry for entry in inherited} | asked
     for path in spec.volumes:
         destination = _destination(path)
-        entries.setdefault(destination, Volume(destination))
+        entries.setdefault(destination, Volume(destination, anonymous=True))
     return MountPlan(tuple(entries.values()))
+
+
+def parse_volumes_from(text: str) -> tuple[str, bool]:
+    """Read `CONTAINER[:MODE]`: the container, and whether its volumes become read-only. Raises InvalidParameter."""
+    if not text:
+        raise InvalidParameter("volumes-from specification cannot be an empty string")
+    reference, _, mode = text.partition(":")
+    if not set(_mode(mode)) <= {"ro", "rw", "z", "Z"}:
+        raise InvalidParameter(f"invalid mode: {mode}")
+    if not reference:
+        raise InvalidParameter('invalid name or ID supplied: ""')
+    return reference, "ro" in mode.split(",")
+
+
+def inherit(entry: Bind | Volume, *, read_only: bool) -> Bind | Volume:
+    """Return what another container that takes over a mount has of it."""
+    if isinstance(entry, Volume):
+        return replace(entry, read_only=entry.read_only or read_only, copy=False, mode="")
+    return replace(entry, read_only=entry.read_only or read_only, mode="")
+
+
+def check_volume_name(name: str) -> None:
+    """Raise InvalidParameter for what can't be a volume's name."""
+    if len(name) == 1:
+        raise InvalidParameter(
+            f"create {name}: volume name is too short, names should be at least two alphanumeric characters"
+        )
+    if not VOLUME_NAME.fullmatch(name):
+        raise InvalidParameter(
+            f'create {name}: "{name}" includes invalid characters for a local volume name, only '
+            '"[a-zA-Z0-9][a-zA-Z0-9_.-]" are allowed. If you intended to pass a host directory, use absolute path'
+        )
 
 
 def _destination(path: str) -> str:
@@ -108,17 +117,22 @@ def _parse_bind(text: str) -> Bind | Volume:
     if not all(parts) or len(parts) > 3 or (len(parts) == 2 and _is_mode(parts[1])):
         raise InvalidParameter(f"invalid volume specification: '{text}'")
     if len(parts) == 1:
-        return Volume(_bind_destination(parts[0], text, "volume"))
-    source = parts[0]
+        return Volume(_bind_destination(parts[0], text, "volume"), anonymous=True)
+    source, mode = parts[0], parts[2] if len(parts) == 3 else ""
     kind = "bind" if source.startswith("/") else "volume"
-    words = _mode(parts[2] if len(parts) == 3 else "")
+    words = _mode(mode)
     destination = _bind_destination(parts[1], text, kind)
     read_only = "ro" in words
+    propagation = next(iter(PROPAGATIONS.intersection(words)), "")
     if kind == "bind":
         if "nocopy" in words:
             raise _wrong_bind(text, kind, "field VolumeOptions must not be specified")
-        return Bind(os.path.normpath(source), destination, read_only, create_source=True)
-    return _named_volume(Volume(destination, source, read_only, copy="nocopy" not in words))
+        source = os.path.normpath(source)
+        return Bind(source, destination, read_only, create_source=True, propagation=propagation, mode=mode)
+    if propagation:
+        raise _wrong_bind(text, kind, "field BindOptions must not be specified")
+    check_volume_name(source)
+    return Volume(destination, source, read_only, copy="nocopy" not in words, mode=mode or "z")
 
 
 def _bind_destination(path: str, text: str, kind: str) -> str:
@@ -139,33 +153,17 @@ def _is_mode(text: str) -> bool:
     return set(text.split(",")) <= PROPAGATIONS | WITHOUT_EFFECT | {"ro", "rw", "nocopy"}
 
 
-def _mode(text: str) -> set[str]:
+def _mode(text: str) -> list[str]:
+    """Split a mode into its words, of each kind one at most. Raises InvalidParameter."""
     words = text.split(",") if text else []
-    for word in words:
-        if word in PROPAGATIONS:
-            _check_propagation(word)
-        elif word not in WITHOUT_EFFECT | {"ro", "rw", "nocopy"}:
-            raise InvalidParameter(f"invalid mode: {text}")
-    if len(words) != len(set(words)) or {"ro", "rw"} <= set(words):
+    kinds = ({"ro", "rw"}, {"z", "Z"}, {"nocopy"}, PROPAGATIONS, WITHOUT_EFFECT - {"z", "Z"})
+    found = [len([word for word in words if word in kind]) for kind in kinds]
+    if sum(found) != len(words) or max(found) > 1:
         raise InvalidParameter(f"invalid mode: {text}")
-    return set(words)
+    return words
 
 
-def _check_propagation(word: str) -> None:
-    if word not in PRIVATE:
-        raise Unsupported(f"bind propagation {word} is not supported yet (rprivate is)")
-
-
-def _named_volume(volume: Volume) -> Volume:
-    if not VOLUME_NAME.fullmatch(volume.name):
-        raise InvalidParameter(
-            f'create {volume.name}: "{volume.name}" includes invalid characters for a local volume name, only '
-            '"[a-zA-Z0-9][a-zA-Z0-9_.-]" are allowed. If you intended to pass a host directory, use absolute path'
-        )
-    raise Unsupported(f"named volumes are not supported yet: {volume.name} (use a host path, or an anonymous volume)")
-
-
-def _parse_mount(request: MountRequest) -> Bind | Volume | Tmpfs:
+def _parse_mount(request: MountRequest) -> Mounted:
     def wrong(reason: str) -> InvalidParameter:
         return InvalidParameter(f'invalid mount config for type "{request.type}": {reason}')
 
@@ -179,13 +177,7 @@ def _parse_mount(request: MountRequest) -> Bind | Volume | Tmpfs:
     if request.type == "bind":
         return _bind_mount(request, destination, wrong)
     if request.type == "volume":
-        options = request.volume_options
-        if options and (options.subpath or (options.driver_config and options.driver_config.name not in {"", "local"})):
-            raise Unsupported("--mount: volume-subpath and volume drivers are not supported yet")
-        if options and options.driver_config and options.driver_config.options:
-            raise Unsupported("--mount: volume-opt is not supported yet")
-        volume = Volume(destination, request.source, request.read_only, copy=not (options and options.no_copy))
-        return _named_volume(volume) if volume.name else volume
+        return _volume_mount(request, destination, wrong)
     if request.type == "tmpfs":
         if request.source:
             raise wrong("field Source must not be specified")
@@ -195,7 +187,7 @@ def _parse_mount(request: MountRequest) -> Bind | Volume | Tmpfs:
     raise wrong("mount type unknown (supported: bind, volume, tmpfs)")
 
 
-def _bind_mount(request: MountRequest, destination: str, wrong: Any) -> Bind:
+def _bind_mount(request: MountRequest, destination: str, wrong: Callable[[str], InvalidParameter]) -> Bind:
     options = request.bind_options
     if not request.source:
         raise wrong("field Source must not be empty")
@@ -204,10 +196,8 @@ def _bind_mount(request: MountRequest, destination: str, wrong: Any) -> Bind:
     create = bool(options and options.create_mountpoint)
     if not create and not os.path.exists(request.source):
         raise wrong(f"bind source path does not exist: {request.source}")
-    if options:
-        if options.propagation and options.propagation not in PROPAGATIONS:
-            raise wrong(f"invalid propagation mode: {options.propagation}")
-        _check_propagation(options.propagation)
+    if options and options.propagation and options.propagation not in PROPAGATIONS:
+        raise wrong(f"invalid propagation mode: {options.propagation}")
     return Bind(
         os.path.normpath(request.source),
         destination,
@@ -215,6 +205,38 @@ def _bind_mount(request: MountRequest, destination: str, wrong: Any) -> Bind:
         recursive=not (options and options.non_recursive),
         read_only_recursive=not (options and options.read_only_non_recursive),
         create_source=create,
+        propagation=options.propagation if options else "",
+    )
+
+
+def _volume_mount(request: MountRequest, destination: str, wrong: Callable[[str], InvalidParameter]) -> Volume:
+    options = request.volume_options or VolumeOptions()
+    if options.subpath and not request.source:
+        raise wrong("must not set Subpath when using anonymous volumes")
+    if options.subpath.startswith("/") or ".." in options.subpath.split("/"):
+        raise wrong("subpath must be a relative path within the volume")
+    if "\0" in options.subpath:
+        raise wrong("a NUL byte in Subpath")
+    if request.source:
+        check_volume_name(request.source)
+    driver = options.driver_config
+    if driver and driver.name not in {"", "local"}:
+        raise Unsupported(f"--mount: volume driver {driver.name} is not supported (supported: local)")
+    if driver:
+        try:
+            check_options(driver.options)
+        except InvalidParameter as error:
+            raise InvalidParameter(f"create {request.source}: {error}") from error
+    return Volume(
+        destination,
+        request.source,
+        request.read_only,
+        copy=not options.no_copy,
+        anonymous=not request.source,
+        subpath=options.subpath,
+        options=driver.options if driver else {},
+        labels=options.labels,
+        mode="z",
     )
 
 
@@ -240,6 +262,13 @@ def _tmpfs_mount_options(request: MountRequest) -> tuple[str, ...]:
         words += [f"size={options.size_bytes}"] if options.size_bytes else []
         words += ["=".join(pair) for pair in options.options]
     return tmpfs_options(",".join(words))
+
+
+def check_propagations(mount_plan: MountPlan) -> None:
+    """Raise LogdError for a propagation for which the source's mount is not made."""
+    for entry in mount_plan.entries:
+        if isinstance(entry, Bind):
+            check_propagation(entry.source, entry.propagation)
 
 
 def create_bind_sources(mount_plan: MountPlan) -> None:

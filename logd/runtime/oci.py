@@ -19,6 +19,8 @@ from logd.runtime import capabilities, limits, mounts, security
 from logd.runtime.devices import devices
 from logd.runtime.inroot import make_directories, open_directory, open_in_root, opened
 from logd.runtime.mount_table import INIT_DESTINATION, oci_mounts
+from logd.runtime.mountinfo import root_propagation
+from logd.runtime.mounts import MountPlan
 from logd.runtime.network_files import write_network_files
 from logd.runtime.users import User, resolve_user
 from logd.spec import ContainerSpec, HostConfig
@@ -38,7 +40,8 @@ _CGROUP_ROOT: Final = ("/sys/fs/cgroup",)
 class BundleRequest:
     """All that a bundle is made of. `spec` has the image's config merged into it; `rootfs` is mounted.
 
-    `volumes` has the folder of each planned volume by its destination. `init_path` is the init to put in front of the
+    `plan` is what was settled when the container was created; None: what `spec` and `host` say. `volumes` has the
+    folder of each planned volume by its destination. `init_path` is the init to put in front of the
     command, empty for none. `env` replaces what `default_env` gives.
     """
 
@@ -55,6 +58,7 @@ class BundleRequest:
     init_path: str = ""
     seccomp_profile: str = ""
     no_new_privileges: bool = False
+    plan: MountPlan | None = None
     volumes: Mapping[str, str | Path] = field(default_factory=dict)
     default_ulimits: Mapping[str, tuple[int, int]] = field(default_factory=dict)
 
@@ -66,8 +70,9 @@ def prepare_bundle(request: BundleRequest) -> None:
     seccomp profile), in Docker's words, and OSError.
     """
     user = resolve_user(request.rootfs, request.spec.user, request.host.group_add)
-    plan = mounts.plan(request.spec, request.host)
+    plan = request.plan or mounts.plan(request.spec, request.host)
     mounts.create_bind_sources(plan)
+    mounts.check_propagations(plan)
     _make_dockers_files(request.rootfs)
     _make_working_dir(request)
     files = write_network_files(request.container_dir, request.hostname, request.host)
@@ -207,7 +212,7 @@ def _linux(request: BundleRequest, caps: list[str], table: list[dict[str, Any]])
             *(_CGROUP_ROOT if _keeps_cgroup_root(table, support) else ()),
         ],
         "sysctl": _sysctls(request),
-        "rootfsPropagation": "rprivate",
+        "rootfsPropagation": root_propagation({option for mount in table for option in mount["options"]}),
     }
     filter_ = security.seccomp_section(
         security.parse_security_options(host),

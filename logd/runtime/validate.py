@@ -25,7 +25,6 @@ REFUSED: Final[tuple[tuple[str, Callable[[ContainerSpec, HostConfig], Any]], ...
     ("-t: terminals are not supported yet", lambda spec, _: spec.tty),
     ("--mac-address is not supported yet: there is no network to use it on", lambda spec, _: spec.mac_address),
     ("--publish-all is not supported yet: ports can't be published", lambda _, host: host.publish_all_ports),
-    ("--volumes-from is not supported yet", lambda _, host: host.volumes_from),
     ("--link is not supported: it is a legacy feature of Docker", lambda _, host: host.links),
     ("--gpus is not supported", lambda _, host: host.device_requests),
     ("--volume-driver: only local is supported", lambda _, host: host.volume_driver not in {"", "local"}),
@@ -63,6 +62,8 @@ def validate_host(
     parse_security_options(host)
     capabilities.resolve(host.cap_add, host.cap_drop, privileged=host.privileged)
     mounts.plan(spec, host)
+    for text in host.volumes_from:
+        mounts.parse_volumes_from(text)
     validate_devices(host)
     validate_network_files(host)
     return warnings + limits.validate_limits(host, limits.host_support(root))

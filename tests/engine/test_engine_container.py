@@ -9,6 +9,7 @@ from engine_samples import make_container, make_record
 from logd.container import (
     FILE_NAME,
     VERSION,
+    Container,
     MountPoint,
     State,
     UnreadableRecord,
@@ -17,6 +18,7 @@ from logd.container import (
     read_record,
     write_record,
 )
+from logd.mounted import Bind, Tmpfs, Volume
 
 
 def test_a_record_comes_back_from_its_file_as_it_was(tmp_path):
@@ -24,6 +26,7 @@ def test_a_record_comes_back_from_its_file_as_it_was(tmp_path):
         run=3,
         state=State(running=True, pid=42, started_ns=7, signal=9),
         mounts=[MountPoint("volume", "/v/_data", "/data", name="v", driver="local")],
+        plan=[Volume("/data", "v", anonymous=True), Bind("/h", "/b", propagation="slave"), Tmpfs("/t", ("ro",))],
     )
     folder = tmp_path / record.id
     folder.mkdir()
@@ -34,11 +37,19 @@ def test_a_record_comes_back_from_its_file_as_it_was(tmp_path):
 
 
 def test_a_file_of_a_newer_version_is_refused_with_the_versions_named():
-    newer = encode(make_record()).replace(b'"version": 1', b'"version": 2')
+    newer = encode(make_record()).replace(b'"version": 2', b'"version": 3')
     with pytest.raises(
-        UnreadableRecord, match=rf"^x.json: version 2, written by a newer logd \(this one reads {VERSION}\)"
+        UnreadableRecord, match=rf"^x.json: version 3, written by a newer logd \(this one reads {VERSION}\)"
     ):
         decode(newer, "x.json")
+
+
+def test_the_record_of_an_older_logd_has_no_plan_and_all_its_volumes_go_with_the_container(tmp_path):
+    mounts = [MountPoint("volume", "/v/_data", "/data", name="v", driver="local")]
+    data = encode(make_record(mounts=mounts)).replace(b'"version": 2', b'"version": 1').replace(b'"plan": null,', b"")
+    container = Container(decode(data, "x"), tmp_path, tmp_path)
+    assert container.plan is None
+    assert container.anonymous_volumes == container.volume_names == ["v"]
 
 
 @pytest.mark.parametrize("data", [b"", b"{", b"[]", b"{}", b'{"version": 1}', b'{"version": 1, "id": 5}'])
@@ -48,7 +59,7 @@ def test_a_damaged_file_is_named(data):
 
 
 def test_fields_of_a_later_logd_with_the_same_version_are_passed_over():
-    data = encode(make_record()).replace(b'"version": 1,', b'"version": 1, "later": {"a": 1},')
+    data = encode(make_record()).replace(b'"version": 2,', b'"version": 2, "later": {"a": 1},')
     assert decode(data, "x") == make_record()
 
 

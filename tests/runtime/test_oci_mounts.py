@@ -5,10 +5,11 @@ from pathlib import Path
 import pytest
 
 from logd.errors import InvalidParameter, LogdError, Unsupported
+from logd.mounted import Bind, Tmpfs, Volume
 from logd.runtime.mount_table import oci_mounts
-from logd.runtime.mounts import Bind, Tmpfs, Volume, plan
+from logd.runtime.mounts import inherit, parse_volumes_from, plan
 from logd.runtime.network_files import hosts, resolv_conf, validate_network_files
-from logd.spec import BindOptions, ContainerSpec, HostConfig, Mount, TmpfsOptions, VolumeOptions
+from logd.spec import BindOptions, ContainerSpec, DriverConfig, HostConfig, Mount, TmpfsOptions, VolumeOptions
 
 
 def entries(spec=None, **host):
@@ -27,10 +28,16 @@ def table(spec=None, volumes=None, **host):
     ("text", "entry"),
     [
         ("/a:/b", Bind("/a", "/b", create_source=True)),
-        ("/a/../c:/b/./d/:ro", Bind("/c", "/b/d", read_only=True, create_source=True)),
-        ("/a:/b:rw,z", Bind("/a", "/b", create_source=True)),
-        ("/a:/b:rprivate,ro,Z", Bind("/a", "/b", read_only=True, create_source=True)),
-        ("/b", Volume("/b")),
+        ("/a/../c:/b/./d/:ro", Bind("/c", "/b/d", read_only=True, create_source=True, mode="ro")),
+        ("/a:/b:rw,z", Bind("/a", "/b", create_source=True, mode="rw,z")),
+        (
+            "/a:/b:rprivate,ro,Z",
+            Bind("/a", "/b", read_only=True, create_source=True, propagation="rprivate", mode="rprivate,ro,Z"),
+        ),
+        ("/a:/b:rshared", Bind("/a", "/b", create_source=True, propagation="rshared", mode="rshared")),
+        ("/b", Volume("/b", anonymous=True)),
+        ("name:/b", Volume("/b", "name", mode="z")),
+        ("na.me_1-:/b:ro,nocopy,z", Volume("/b", "na.me_1-", read_only=True, copy=False, mode="ro,nocopy,z")),
     ],
 )
 def test_a_bind_is_source_destination_mode(text, entry):
@@ -54,8 +61,17 @@ def test_a_bind_is_source_destination_mode(text, entry):
         ("/a:/b:nonsense", "invalid mode: nonsense"),
         ("/a:/b:ro,rw", "invalid mode: ro,rw"),
         ("/a:/b:nocopy", "field VolumeOptions must not be specified"),
-        ("/a:/b:rshared", "propagation rshared is not supported"),
-        ("name:/b", "named volumes are not supported yet: name"),
+        ("/a:/b:rbind", "invalid mode: rbind"),
+        ("/a:/b:shared,rslave", "invalid mode: shared,rslave"),
+        ("/a:/b:z,Z", "invalid mode: z,Z"),
+        (
+            "name:/b:rshared",
+            "invalid volume specification: 'name:/b:rshared': invalid mount config for type \"volume\": "
+            "field BindOptions must not be specified",
+        ),
+        ("a:/b", "create a: volume name is too short, names should be at least two alphanumeric characters"),
+        ("../x:/b", "includes invalid characters for a local volume name"),
+        ("x/../../y:/b", "includes invalid characters for a local volume name"),
         ("-x:/b", "includes invalid characters for a local volume name"),
     ],
 )
@@ -73,11 +89,31 @@ def test_mounts_of_each_type_are_read(tmp_path):
             ),
             Mount(type="tmpfs", target="/t", tmpfs_options=TmpfsOptions(size_bytes=1 << 20, mode=0o1770)),
             Mount(type="volume", target="/v", volume_options=VolumeOptions(no_copy=True)),
+            Mount(
+                type="volume",
+                source="named",
+                target="/n",
+                volume_options=VolumeOptions(
+                    labels={"a": "b"},
+                    subpath="part/of",
+                    driver_config=DriverConfig(name="local", options={"type": "tmpfs", "device": "tmpfs"}),
+                ),
+            ),
+            Mount(type="bind", source=source, target="/s", bind_options=BindOptions(propagation="rslave")),
         ]
     ) == [
         Bind(source, "/b", read_only=True, recursive=False),
         Tmpfs("/t", ("noexec", "nosuid", "nodev", "mode=1770", "size=1048576")),
-        Volume("/v", copy=False),
+        Volume("/v", copy=False, anonymous=True, mode="z"),
+        Volume(
+            "/n",
+            "named",
+            subpath="part/of",
+            options={"type": "tmpfs", "device": "tmpfs"},
+            labels={"a": "b"},
+            mode="z",
+        ),
+        Bind(source, "/s", propagation="rslave"),
     ]
 
 
@@ -90,7 +126,28 @@ def test_mounts_of_each_type_are_read(tmp_path):
         (Mount(type="bind", source="tmp", target="/b"), "mount path must be absolute"),
         (Mount(type="tmpfs", source="/x", target="/b"), "field Source must not be specified"),
         (Mount(type="tmpfs", target="/b", bind_options=BindOptions()), "field BindOptions must not be specified"),
-        (Mount(type="volume", source="name", target="/b"), "named volumes are not supported yet"),
+        (Mount(type="volume", source="../x", target="/b"), "includes invalid characters for a local volume name"),
+        (
+            Mount(type="volume", target="/b", volume_options=VolumeOptions(subpath="x")),
+            "must not set Subpath when using anonymous volumes",
+        ),
+        (
+            Mount(type="volume", source="name", target="/b", volume_options=VolumeOptions(subpath="x/../../y")),
+            "subpath must be a relative path within the volume",
+        ),
+        (
+            Mount(type="volume", source="name", target="/b", volume_options=VolumeOptions(subpath="/etc")),
+            "subpath must be a relative path within the volume",
+        ),
+        (
+            Mount(
+                type="volume",
+                source="name",
+                target="/b",
+                volume_options=VolumeOptions(driver_config=DriverConfig(options={"o": "bind"})),
+            ),
+            'create name: missing required option: "device"',
+        ),
         (Mount(type="image", source="x", target="/b"), "type image is not supported yet"),
         (
             Mount(type="bind", source="/tmp", target="/b", bind_options=BindOptions(propagation="bad")),
@@ -118,7 +175,52 @@ def test_a_place_is_mounted_once_and_a_volume_of_the_image_gives_way():
     with pytest.raises(InvalidParameter, match="Duplicate mount point: /b"):
         entries(binds=["/a:/b", "/c:/b/"])
     spec = ContainerSpec(volumes={"/b": {}, "/v/": {}})
-    assert entries(spec, binds=["/a:/b"]) == [Bind("/a", "/b", create_source=True), Volume("/v")]
+    assert entries(spec, binds=["/a:/b"]) == [Bind("/a", "/b", create_source=True), Volume("/v", anonymous=True)]
+
+
+def test_what_is_taken_over_gives_way_to_what_is_asked_for_and_stands_before_the_images_volumes():
+    theirs = [Volume("/v", "theirs", mode="ro"), Bind("/h", "/b", mode="rw"), Volume("/x", "anon", anonymous=True)]
+    taken = [inherit(entry, read_only=True) for entry in theirs]
+    assert taken == [
+        Volume("/v", "theirs", read_only=True, copy=False),
+        Bind("/h", "/b", read_only=True),
+        Volume("/x", "anon", read_only=True, copy=False, anonymous=True),
+    ]
+    spec = ContainerSpec(volumes={"/x": {}, "/y": {}})
+    assert list(plan(spec, HostConfig(binds=["mine:/v"]), taken).entries) == [
+        Volume("/v", "mine", mode="z"),
+        *taken[1:],
+        Volume("/y", anonymous=True),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("text", "read"), [("web", ("web", False)), ("web:ro", ("web", True)), ("web:rw,z", ("web", False))]
+)
+def test_volumes_from_is_a_container_and_a_mode(text, read):
+    assert parse_volumes_from(text) == read
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("", "volumes-from specification cannot be an empty string"),
+        (":", 'invalid name or ID supplied: ""'),
+        ("web:bogus", "invalid mode: bogus"),
+        ("web:nocopy", "invalid mode: nocopy"),
+        ("web:rshared", "invalid mode: rshared"),
+    ],
+)
+def test_volumes_from_that_can_not_be_is_refused(text, words):
+    with pytest.raises(InvalidParameter, match=words):
+        parse_volumes_from(text)
+
+
+def test_a_propagation_is_that_of_the_mount():
+    mounts = table(binds=["/h:/a:rslave", "/h:/b:shared,ro", "/h:/c"])
+    assert mounts["/a"]["options"] == ["rbind", "rslave"]
+    assert mounts["/b"]["options"] == ["rbind", "shared", "ro", "rro"]
+    assert mounts["/c"]["options"] == ["rbind", "rprivate"]
 
 
 def test_what_the_request_mounts_replaces_dockers_own():

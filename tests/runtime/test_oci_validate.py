@@ -56,7 +56,6 @@ def test_what_the_cli_sends_by_default_is_accepted_without_a_warning():
         (HostConfig(isolation="hyperv"), "--isolation hyperv is not supported"),
         (HostConfig(device_requests=[DeviceRequest(count=-1)]), "--gpus is not supported"),
         (HostConfig(links=["a:b"]), "--link is not supported"),
-        (HostConfig(volumes_from=["a"]), "--volumes-from is not supported"),
         (HostConfig(volume_driver="nfs"), "--volume-driver"),
         (HostConfig(storage_opt={"size": "1g"}), "--storage-opt is not supported"),
         (HostConfig(cgroup="container:x"), "--cgroup"),

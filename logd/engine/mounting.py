@@ -1,0 +1,92 @@
+"""What a container mounts, settled when it is created: names of anonymous volumes, mounts of other containers."""
+
+import asyncio
+import secrets
+from collections.abc import Sequence
+from pathlib import Path
+
+from msgspec.structs import replace
+
+from logd.container import Container, MountPoint
+from logd.engine.volumes import DRIVER, Volumes
+from logd.engine.world import World
+from logd.errors import InvalidParameter, NotFound
+from logd.mounted import Bind, Mounted, Volume
+from logd.runtime.mounts import MountPlan, inherit, parse_volumes_from, plan
+from logd.runtime.rootfs import mount_overlay, unmount
+from logd.spec import HostConfig
+
+
+def inherited(world: World, host: HostConfig) -> list[Bind | Volume]:
+    """Return what `--volumes-from` takes over: volumes and binds. Raises InvalidParameter."""
+    entries: dict[str, Bind | Volume] = {}
+    for text in host.volumes_from:
+        reference, read_only = parse_volumes_from(text)
+        try:
+            source = world.registry.get(reference)
+        except NotFound as error:
+            raise InvalidParameter(str(error)) from error  # as dockerd: what is missing is not what was asked for
+        if source.removed:
+            raise InvalidParameter(f"No such container: {reference}")
+        for entry in settled(source).entries:
+            if isinstance(entry, Bind | Volume):
+                entries[entry.destination] = inherit(entry, read_only=read_only)
+    return list(entries.values())
+
+
+def settle(mounts: MountPlan) -> MountPlan:
+    """Give each anonymous volume a name."""
+    return MountPlan(tuple(_named(entry, secrets.token_hex(32)) for entry in mounts.entries))
+
+
+def settled(container: Container) -> MountPlan:
+    """Return what a container mounts; for one that an older logd made, as the request says it."""
+    if container.plan is not None:
+        return MountPlan(tuple(container.plan))
+    names = {mount.destination: mount.name for mount in container.mounts}
+    request = plan(container.spec, container.host)
+    return MountPlan(tuple(_named(entry, names.get(entry.destination, "")) for entry in request.entries))
+
+
+def _named(entry: Mounted, name: str) -> Mounted:
+    return replace(entry, name=name) if isinstance(entry, Volume) and not entry.name else entry
+
+
+def mount_points(volumes: Volumes, mounts: MountPlan, host: HostConfig) -> list[MountPoint]:
+    """Return what inspect shows; `--tmpfs` is not among it, as in Docker."""
+    shown_tmpfs = {request.target for request in host.mounts if request.type == "tmpfs"}
+    points = []
+    for entry in mounts.entries:
+        place = entry.destination
+        if isinstance(entry, Volume):
+            source = str(volumes.content(entry.name))
+            points.append(MountPoint("volume", source, place, entry.name, DRIVER, entry.mode, not entry.read_only))
+        elif isinstance(entry, Bind):
+            propagation = entry.propagation or "rprivate"
+            points.append(
+                MountPoint(
+                    "bind", entry.source, place, mode=entry.mode, rw=not entry.read_only, propagation=propagation
+                )
+            )
+        elif place in shown_tmpfs:
+            points.append(MountPoint("tmpfs", "", place, rw="ro" not in entry.options))
+    return points
+
+
+async def make_volumes(world: World, container: Container, mounts: MountPlan, layers: Sequence[Path]) -> None:
+    """Make the volumes that are not there yet, and fill empty ones with what the image has in their places."""
+    for volume in mounts.volumes:
+        await world.volumes.create(
+            volume.name,
+            options=volume.options,
+            labels=volume.labels,
+            made_for=container.id if volume.anonymous else "",
+        )
+    if not mounts.volumes:
+        return
+    await asyncio.to_thread(mount_overlay, layers, container.upper, container.dir / "work", container.rootfs)
+    try:
+        for volume in mounts.volumes:
+            await world.volumes.fill(volume, container.rootfs, container.id)
+    finally:
+        await asyncio.to_thread(unmount, container.rootfs)
