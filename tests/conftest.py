@@ -1,6 +1,9 @@
 """A real daemon for tests: its own folders, its own socket, and nothing of it left afterwards."""
 
 import contextlib
+import hashlib
+import itertools
+import json
 import os
 import shutil
 import signal
@@ -20,6 +23,9 @@ READY_TIMEOUT_S = 30.0
 STOP_TIMEOUT_S = 20.0
 ID_LENGTH = 64  # a shorter name could be part of another process's cgroup
 DOCKER = shutil.which("docker")
+SETTINGS = {"metrics-addr": "", "logd": {"log": {"to": "stderr"}}}
+POOLS = ({"base": f"10.213.{(os.getpid() * 7 + number) % 256}.0/24", "size": 27} for number in itertools.count())
+"""A part of the network that no host of a test is in, another one for each daemon."""
 
 
 class Daemon:
@@ -34,7 +40,7 @@ class Daemon:
         self.host = f"unix://{self.socket}"
         self.log_file = folder / "daemon.log"
         self.config_file = folder / "daemon.json"
-        self.config_file.write_text('{"metrics-addr": "", "logd": {"log": {"to": "stderr"}}}')
+        self.config_file.write_text(json.dumps({**SETTINGS, "default-address-pools": [next(POOLS)]}))
         self.process: subprocess.Popen[bytes] | None = None
         self.states: list[str] = []
         self._ear = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
@@ -161,7 +167,7 @@ class Daemon:
             return []
 
     def close(self) -> None:
-        """Remove everything: daemon, containers, keeper, shims, mounts, cgroups, files."""
+        """Remove everything: daemon, containers, keeper, shims, mounts, links, cgroups, files."""
         identifiers = self.container_ids()
         if self.process is not None and self.process.poll() is None:
             self.process.kill()
@@ -181,8 +187,16 @@ class Daemon:
             ]:
                 with contextlib.suppress(OSError):
                     folder.rmdir()
+        for link in self.bridges():
+            subprocess.run(["ip", "link", "del", link], check=False, capture_output=True)
         self._ear.close()
         shutil.rmtree(self.folder)
+
+    def bridges(self) -> list[str]:
+        """Return the host's links that are marked as this daemon's."""
+        mark = f"logd {hashlib.sha256(bytes(self.data_root)).hexdigest()[:12]} "
+        aliases = {folder.name: folder / "ifalias" for folder in Path("/sys/class/net").iterdir()}
+        return [name for name, alias in aliases.items() if alias.exists() and alias.read_text().startswith(mark)]
 
     def mounts(self) -> list[str]:
         """Return the mount points below our folder, in the order in which they were mounted."""

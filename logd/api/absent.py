@@ -45,11 +45,6 @@ UNSUPPORTED: Final = {
         ("GET", "/images/search"),
         ("GET", "/distribution/{name:slashes}/json"),
     ),
-    "networks can't be made or changed: a container has a loopback interface only, or the host's network": (
-        ("POST", "/networks/create"),
-        ("POST", "/networks/{name}/connect"),
-        ("POST", "/networks/{name}/disconnect"),
-    ),
     "volumes can't be updated: only the cluster volumes of a swarm can": (("PUT", "/volumes/{name}"),),
     "plugins of Docker's kind are not supported": (
         ("GET", "/plugins/privileges"),

@@ -17,6 +17,7 @@ from logd.engine import merge
 from logd.engine.logopts import check_tags, try_plugins
 from logd.engine.mounting import inherited, make_volumes, mount_points, settle
 from logd.engine.names import check_name
+from logd.engine.network_settings import settle_networks, shared_hostname
 from logd.engine.removal import delete_folder
 from logd.engine.world import World
 from logd.errors import InvalidParameter, LogdError
@@ -37,7 +38,8 @@ async def create(
     its name, LogdError when the disk refuses.
     """
     merge.check_request(spec, host)
-    warnings = validate_host(spec, host, networking)
+    warnings = validate_host(spec, host)
+    host, networks = settle_networks(world.networks, world.registry, spec, host, networking)
     if not spec.image:
         raise InvalidParameter("no image specified: Image must not be empty")
     image = world.images.resolve(spec.image)
@@ -47,9 +49,10 @@ async def create(
     mounts = settle(plan(spec, host, inherited(world, host)))
     container_id = world.registry.new_id()
     name = _take_name(world, name, container_id)
-    spec = merge.complete_spec(spec, host, container_id)
+    spec = merge.complete_spec(shared_hostname(world.registry, spec, host), host, container_id)
     record = _record(container_id, name, image, spec, host)
     record.asked_logging = asked_logging
+    record.networks = networks
     record.plan = list(mounts.entries)
     record.mounts += mount_points(world.volumes, mounts, host)
     container = Container(record, world.containers_dir / container_id, world.exec_dir / container_id)

@@ -19,6 +19,8 @@ from logd.engine.health import HealthCounts
 from logd.engine.lifecycle import Lifecycle
 from logd.engine.logopts import max_line_bytes, resolve, try_plugins
 from logd.engine.names import check_name
+from logd.engine.network_settings import check_endpoint
+from logd.engine.networks import Networks
 from logd.engine.removal import Removal, folder_bytes
 from logd.engine.restarts import check_not_restarting
 from logd.engine.restore import Restore
@@ -34,7 +36,7 @@ from logd.logstore.follow import Watcher
 from logd.runtime import cgroup
 from logd.runtime.supervisor import Supervisor
 from logd.sampling.registry import Samples
-from logd.spec import ContainerSpec, HostConfig, LogConfig
+from logd.spec import ContainerSpec, EndpointSettings, HostConfig, LogConfig
 from logd.usage import Counters, Sample
 
 log = logging.getLogger(__name__)
@@ -96,6 +98,23 @@ class Engine:
     def image_users(self, image_id: str) -> list[ContainerUse]:
         """Return the containers of an image: the `InUse` of the image store."""
         return self._world.image_users(image_id)
+
+    @property
+    def networks(self) -> Networks:
+        """All networks."""
+        return self._world.networks
+
+    async def connect(self, network_ref: str, ref: str, settings: EndpointSettings) -> None:
+        """Connect a container to a network; see `Connections.connect`."""
+        container, network = self.get(ref), self.networks.get(network_ref)
+        check_endpoint(network.name, network, settings)
+        connecting = self._world.connections.connect(network, container, settings)
+        await asyncio.shield(asyncio.ensure_future(connecting))
+
+    async def disconnect(self, network_ref: str, ref: str) -> None:
+        """Disconnect a container from a network; see `Connections.disconnect`."""
+        container, network = self.get(ref), self.networks.get(network_ref)
+        await asyncio.shield(asyncio.ensure_future(self._world.connections.disconnect(network, container)))
 
     @property
     def volumes(self) -> Volumes:
@@ -188,6 +207,7 @@ class Engine:
             registry.release(new, container.id)
             raise
         registry.release(old, container.id)
+        await self._world.connections.renamed(container, old)
 
     async def prune(self, filters: Mapping[str, Sequence[str]]) -> tuple[list[str], int]:
         """Remove all containers that do not run; returns their ids and how many bytes that freed."""
@@ -241,12 +261,12 @@ class Engine:
 
     def inspect(self, container: Container, size: bool = False) -> dict[str, Any]:
         """Return Docker's ContainerJSON; with `size` the disk is walked, so call it in a thread."""
-        shown = inspect.inspect(container, self._layers(container))
+        shown = inspect.inspect(container, self._layers(container), self._world.networks)
         return {**shown, **self._sizes(container)} if size else shown
 
     def summary(self, container: Container, size: bool = False) -> dict[str, Any]:
         """Return Docker's list item; with `size` the disk is walked, so call it in a thread."""
-        shown = inspect.summary(container)
+        shown = inspect.summary(container, self._world.networks)
         if not self._names_its_image(container):
             shown["Image"] = container.image_id
         return {**shown, **self._sizes(container)} if size else shown

@@ -11,6 +11,8 @@ import msgspec
 
 from logd.container import Container, Health, State
 from logd.engine.logopts import log_path
+from logd.engine.network_shapes import endpoints_shape, settings_shape
+from logd.engine.networks import Networks
 from logd.spec import to_docker
 from logd.units import NS, ZERO_TIME, format_time_short
 
@@ -72,7 +74,7 @@ def command_line(container: Container) -> str:
     return " ".join([container.path, *arguments])
 
 
-def summary(container: Container) -> dict[str, Any]:
+def summary(container: Container, networks: Networks) -> dict[str, Any]:
     """Return the list's item of a container."""
     return {
         "Id": container.id,
@@ -87,12 +89,12 @@ def summary(container: Container) -> dict[str, Any]:
         "Status": describe(container.state, time.time_ns()),
         "HostConfig": {"NetworkMode": container.host.network_mode}
         | ({"Annotations": dict(container.host.annotations)} if container.host.annotations else {}),
-        "NetworkSettings": {"Networks": _networks(container)},
+        "NetworkSettings": {"Networks": endpoints_shape(networks, container)},
         "Mounts": _mounts(container),
     }
 
 
-def inspect(container: Container, lower: list[str]) -> dict[str, Any]:
+def inspect(container: Container, lower: list[str], networks: Networks) -> dict[str, Any]:
     """Return everything of a container; `lower` are the folders of its image's layers, the top one first."""
     state = container.state
     return {
@@ -140,7 +142,7 @@ def inspect(container: Container, lower: list[str]) -> dict[str, Any]:
         },
         "Mounts": _mounts(container),
         "Config": to_docker(container.spec),
-        "NetworkSettings": _network_settings(container),
+        "NetworkSettings": settings_shape(networks, container),
     }
 
 
@@ -162,51 +164,3 @@ def _mounts(container: Container) -> list[dict[str, Any]]:
         item: dict[str, Any] = msgspec.to_builtins(mount)
         shown.append({key: value for key, value in item.items() if value or key not in {"Type", "Name", "Driver"}})
     return shown
-
-
-def _endpoint() -> dict[str, Any]:
-    """Return a container's place in a network, without an address: there is only the loopback device, or the host's."""
-    return {
-        "IPAMConfig": None,
-        "Links": None,
-        "Aliases": None,
-        "MacAddress": "",
-        "DriverOpts": None,
-        "NetworkID": "",
-        "EndpointID": "",
-        "Gateway": "",
-        "IPAddress": "",
-        "IPPrefixLen": 0,
-        "IPv6Gateway": "",
-        "GlobalIPv6Address": "",
-        "GlobalIPv6PrefixLen": 0,
-        "DNSNames": None,
-    }
-
-
-def _networks(container: Container) -> dict[str, Any]:
-    mode = container.host.network_mode
-    return {} if mode.startswith("container:") else {mode or "bridge": _endpoint()}
-
-
-def _network_settings(container: Container) -> dict[str, Any]:
-    return {
-        "Bridge": "",
-        "SandboxID": "",
-        "SandboxKey": f"/proc/{container.state.pid}/ns/net" if container.state.pid else "",
-        "Ports": {},
-        "HairpinMode": False,
-        "LinkLocalIPv6Address": "",
-        "LinkLocalIPv6PrefixLen": 0,
-        "SecondaryIPAddresses": None,
-        "SecondaryIPv6Addresses": None,
-        "EndpointID": "",
-        "Gateway": "",
-        "GlobalIPv6Address": "",
-        "GlobalIPv6PrefixLen": 0,
-        "IPAddress": "",
-        "IPPrefixLen": 0,
-        "IPv6Gateway": "",
-        "MacAddress": "",
-        "Networks": _networks(container),
-    }

@@ -51,6 +51,7 @@ def prepare(world: World, container: Container) -> None:
             plan=mounts,
             volumes=container.volumes | mount_parts(_parts_dir(container), parts),
             default_ulimits=config.default_ulimits,
+            network=world.connections.setup(container),
         )
     )
 

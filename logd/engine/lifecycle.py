@@ -75,6 +75,7 @@ class Lifecycle:
             await self.end_lingering(container)
             container.run += 1
             container.state.starting_ns = time.time_ns()
+            await self._world.connections.enter(container)
             await self._launch(container)
         except BaseException as error:
             await self._start_failed(container, error)
@@ -88,7 +89,8 @@ class Lifecycle:
         marked = asyncio.ensure_future(world.writer.saved(container))
         try:
             await world.volumes.hold(container.volume_names, container.id)
-            await asyncio.to_thread(prepare, world, container)
+            await _all_of(asyncio.to_thread(prepare, world, container), world.connections.build(container))
+            await world.networks.changed()
             shim = await world.supervisor.launch(launch_of(world.config, container))
         except BaseException:
             with contextlib.suppress(LogdError):
@@ -102,6 +104,7 @@ class Lifecycle:
         started_ns = time.time_ns()
         await shim.start()
         self.took_off(container, shim, started_ns)
+        world.connections.announce(container)
         world.tell_volumes(container, "mount")
         world.tell(container, "start")
         log.info("started container %s", container.name, extra={"container": container.id})
@@ -199,6 +202,7 @@ class Lifecycle:
         if state.oom_killed:
             world.tell(container, "oom")
         world.tell(container, "die", {"exitCode": str(state.exit_code), "execDuration": str(duration_s)})
+        await world.connections.depart(container)
         world.tell_volumes(container, "unmount")
         log.info("container %s exited with %d", container.name, state.exit_code, extra={"container": container.id})
         removes = container.host.auto_remove and not container.restart_asked
@@ -220,6 +224,7 @@ class Lifecycle:
         try:
             try:
                 self._world.use.end(container)
+                await self._world.connections.leave(container)
                 if not container.removed:
                     await self._world.writer.saved(container)
             finally:
@@ -341,6 +346,13 @@ def _check_startable(container: Container) -> None:
         raise NotModified("container is already running")
     if state.removing or state.dead or container.removed:
         raise Conflict("container is marked for removal and cannot be started")
+
+
+async def _all_of(*work: Awaitable[None]) -> None:
+    """Wait for the end of all, also where one fails: nothing goes on behind what undoes it."""
+    for result in await asyncio.gather(*work, return_exceptions=True):
+        if isinstance(result, BaseException):
+            raise result
 
 
 async def _is_gone(shim: Shim | None, timeout_s: float = GONE_WAIT_S) -> bool:

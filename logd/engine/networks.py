@@ -27,7 +27,6 @@ from logd.network.host_addresses import host_networks
 from logd.network.ipam import (
     DOCKERS_POOLS,
     IPNetwork,
-    Pool,
     check_free,
     choose_subnet,
     first_address,
@@ -125,6 +124,32 @@ class Networks:
             raise NotFound(f"network {ref} not found")
         return matching[0]
 
+    def find(self, network_id: str) -> Network | None:
+        """Return the network with exactly this id."""
+        return self._networks.get(network_id)
+
+    def gateway(self, network: Network, subnet: Subnet) -> str:
+        """Return what members send through: the bridge, or what the settings say for the default one."""
+        is_six = ":" in subnet.subnet
+        own = self._config.default_gateway_v6 if is_six else self._config.default_gateway
+        return own if network.is_default and own else subnet.gateway
+
+    @property
+    def forwards(self) -> bool:
+        """Whether the host's forwarding may be switched on."""
+        return self._config.ip_forward
+
+    def ranked(self, container: Container) -> list[Endpoint]:
+        """Return a container's endpoints in the order of the way out: by priority, then by the network's name."""
+
+        def rank(endpoint: Endpoint) -> tuple[bool, int, str]:
+            network = self._networks.get(endpoint.network_id)
+            name = network.name if network else ""
+            settings = container.networks.get(name)
+            return not (endpoint.gateway or endpoint.gateway6), -(settings.gw_priority if settings else 0), name
+
+        return sorted(container.endpoints, key=rank)
+
     def endpoints_in(self, network: Network) -> list[tuple[Container, Endpoint]]:
         """Return who is in a network, and by which endpoint, also those that are on their way out."""
         return [
@@ -133,6 +158,10 @@ class Networks:
             for endpoint in container.endpoints
             if endpoint.network_id == network.id
         ]
+
+    def members_of(self, network: Network) -> list[tuple[Container, Endpoint]]:
+        """Return who is in a network now."""
+        return [(container, endpoint) for container, endpoint in self.endpoints_in(network) if is_member(container)]
 
     def view(self) -> NetworkView:
         """Return all networks and who is in them."""
@@ -143,7 +172,7 @@ class Networks:
                 sandbox=self.sandbox(one.id),
                 spec=one.spec,
                 host=one.host,
-                endpoints=tuple(one.endpoints),
+                endpoints=tuple(self.ranked(one)),
             )
             for one in self._registry.all()
             if is_member(one)

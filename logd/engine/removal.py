@@ -137,7 +137,7 @@ class Removal:
     async def _delete(self, container: Container, trash: Sequence[Path]) -> None:
         with contextlib.suppress(LogdError):  # a stuck shim has no say in a removal
             await self.lifecycle.end_lingering(container)
-        if container.exec_dir.exists() or container.id in self._world.samples:
+        if container.exec_dir.exists() or container.endpoints or container.id in self._world.samples:
             await self.lifecycle.clean_up(container)
         for folder in trash:
             await asyncio.to_thread(delete_folder, folder)

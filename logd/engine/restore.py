@@ -49,6 +49,7 @@ class Restore:
     async def run(self) -> None:
         """Enter all containers into the registry, adopt what runs, record what ended, clear away what was half done."""
         await asyncio.to_thread(_make_folders, self._world)
+        await self._world.networks.load()
         containers = await asyncio.to_thread(self._read_all)
         for container in containers:
             self._register(container)
@@ -56,6 +57,7 @@ class Restore:
         places = asyncio.Semaphore(ADOPTIONS)
         await asyncio.gather(*(self._find(container, places) for container in containers))
         await self._world.volumes.release_strays()
+        await self._world.connections.restore()
         self._lifecycle.restarts.begin_with_daemon(containers)
         await self._clear_strays({container.id for container in containers})
         self._world.tasks.start(self._empty_trash(), "deletion of the trash")

@@ -6,8 +6,10 @@ from pathlib import Path
 
 from logd.config import DaemonConfig
 from logd.container import Container
+from logd.engine.connections import Connections, links_alias
 from logd.engine.deliveries import Deliveries
 from logd.engine.names import Registry
+from logd.engine.networks import Networks
 from logd.engine.saving import StateWriter
 from logd.engine.tasks import Tasks
 from logd.engine.use import Use
@@ -40,11 +42,15 @@ class World:
     """The daemon stops: containers and their standard input stay as they are."""
     writer: StateWriter = field(init=False)
     volumes: Volumes = field(init=False)
+    networks: Networks = field(init=False)
+    connections: Connections = field(init=False)
     use: Use = field(init=False)
 
     def __post_init__(self) -> None:
         self.writer = StateWriter(self.tasks)
         self.volumes = Volumes(self.volumes_dir, self.trash_dir, self.events, self.volume_users)
+        self.networks = Networks(self.config, self.events, self.registry)
+        self.connections = Connections(self.networks, self.registry, self.writer, links_alias(self.config))
         self.use = Use(self.config, self.samples)
 
     @property

@@ -11,6 +11,7 @@ import contextlib
 import errno
 import hashlib
 import ipaddress
+import socket
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
@@ -112,58 +113,67 @@ def remove_bridge(name: str, alias: str) -> None:
             route.link("del", index=index)
 
 
-def plug(sandbox: Path, interface: Interface) -> None:
-    """Make a pair of interfaces between a namespace and a bridge, with addresses, up. Raises LogdError, OSError."""
-    with _netlink(f"interface {interface.host_name}") as route:
-        if _index(route, interface.host_name) is None:
-            _make_pair(route, sandbox, interface)
-            _set("ipv6", interface.host_name, "disable_ipv6", "1")  # it is a port of the bridge and no more
-    namespaces.inside(sandbox, lambda: _set_up(interface))
+def plug(sandbox: Path, interfaces: Sequence[Interface], gateways: Sequence[Gateway]) -> None:
+    """Make pairs of interfaces between a namespace and bridges, with addresses, up; and the default routes.
+
+    Raises LogdError, OSError.
+    """
+    with _netlink("interfaces") as route, sandbox.open("rb") as namespace:
+        for interface in interfaces:
+            if _index(route, interface.host_name) is None:
+                _make_pair(route, namespace.fileno(), interface)
+                _set("ipv6", interface.host_name, "disable_ipv6", "1")  # it is a port of the bridge and no more
+    namespaces.inside(sandbox, lambda: _set_up(interfaces, gateways))
 
 
-def _make_pair(route: "IPRoute", sandbox: Path, interface: Interface) -> None:
+def _make_pair(route: "IPRoute", namespace: int, interface: Interface) -> None:
     master = _index(route, interface.bridge)
     if master is None:
         raise LogdError(f"there is no bridge {interface.bridge}")
     options = {"mtu": interface.mtu} if interface.mtu else {}
-    with sandbox.open("rb") as namespace:
-        peer = {"ifname": interface.name, "net_ns_fd": namespace.fileno(), "address": interface.mac, **options}
-        route.link("add", ifname=interface.host_name, kind="veth", master=master, state="up", peer=peer, **options)
+    peer = {"ifname": interface.name, "net_ns_fd": namespace, "address": interface.mac, **options}
+    route.link("add", ifname=interface.host_name, kind="veth", master=master, state="up", peer=peer, **options)
 
 
-def _set_up(interface: Interface) -> None:
-    with _netlink(f"interface {interface.name}") as route:
+def _set_up(interfaces: Sequence[Interface], gateways: Sequence[Gateway]) -> None:
+    with _netlink("interfaces") as route:
         route.link("set", index=1, state="up")
-        index = _index(route, interface.name)
-        if index is None:
-            raise LogdError(f"interface {interface.name} is not in its namespace")
-        _set("ipv6", interface.name, "disable_ipv6", "0" if interface.ipv6 else "1")
-        _set("ipv6", interface.name, "accept_dad", "0")
-        _set("ipv6", interface.name, "accept_ra", "0")
-        for address in (interface.ipv4, interface.ipv6):
-            if address:
-                with _exists_already():
-                    _add_address(route, index, address)
-        route.link("set", index=index, state="up")
+        for interface in interfaces:
+            index = _index(route, interface.name)
+            if index is None:
+                raise LogdError(f"interface {interface.name} is not in its namespace")
+            _set("ipv6", interface.name, "disable_ipv6", "0" if interface.ipv6 else "1")
+            _set("ipv6", interface.name, "accept_dad", "0")
+            _set("ipv6", interface.name, "accept_ra", "0")
+            for address in (interface.ipv4, interface.ipv6):
+                if address:
+                    with _tolerated(errno.EEXIST):
+                        _add_address(route, index, address)
+            route.link("set", index=index, state="up")
+        _set_gateways(route, gateways)
 
 
 def set_gateways(sandbox: Path, gateways: Sequence[Gateway]) -> None:
     """Have these default routes in a namespace, at most one of each kind, and no others. Raises LogdError, OSError."""
-    namespaces.inside(sandbox, lambda: _set_gateways(gateways))
+
+    def work() -> None:
+        with _netlink("default route") as route:
+            _set_gateways(route, gateways)
+
+    namespaces.inside(sandbox, work)
 
 
-def _set_gateways(gateways: Sequence[Gateway]) -> None:
-    with _netlink("default route") as route:
-        wanted: dict[int, Gateway] = {ipaddress.ip_address(one.address).version: one for one in gateways}
-        for version, family in ((4, 2), (6, 10)):
-            gateway = wanted.get(version)
-            if gateway is not None:
-                index = _index(route, gateway.interface)
-                route.route("replace", dst="default", gateway=gateway.address, oif=index, family=family)
-                continue
-            for one in list(route.get_default_routes(family=family)):
-                if one.get_attr("RTA_GATEWAY"):
-                    route.route("del", dst="default", gateway=one.get_attr("RTA_GATEWAY"), family=family)
+def _set_gateways(route: "IPRoute", gateways: Sequence[Gateway]) -> None:
+    wanted: dict[int, Gateway] = {ipaddress.ip_address(one.address).version: one for one in gateways}
+    for version, family in ((4, socket.AF_INET), (6, socket.AF_INET6)):
+        gateway = wanted.get(version)
+        present = [one.get_attr("RTA_GATEWAY") for one in route.get_default_routes(family=family)]
+        for address in present:
+            if address and (gateway is None or address != gateway.address):
+                route.route("del", dst="default", gateway=address, family=family)
+        if gateway is not None and gateway.address not in present:
+            index = _index(route, gateway.interface)
+            route.route("add", dst="default", gateway=gateway.address, oif=index, family=family)
 
 
 def unplug(host_names: Sequence[str]) -> None:
@@ -174,7 +184,7 @@ def unplug(host_names: Sequence[str]) -> None:
         for name in host_names:
             index = _index(route, name)
             if index is not None:
-                with _missing_already():
+                with _tolerated(errno.ENODEV):
                     route.link("del", index=index)
 
 
@@ -202,14 +212,25 @@ def ports_of(bridge: str) -> list[str]:
 
 
 def set_forwarding(*, ipv6: bool) -> bool:
-    """Have the host forward packets; true if it did not before. Raises OSError."""
+    """Have the host forward packets; true if it did not before. Raises OSError.
+
+    A host that forwards IPv6 does not learn its own routes from routers any more, unless told to (accept_ra 2).
+    """
     switches = [SYSCTL / "ipv4/ip_forward", *([SYSCTL / "ipv6/conf/all/forwarding"] if ipv6 else [])]
     changed = False
     for switch in switches:
         if switch.read_text(encoding="ascii").strip() == "0":
+            if switch.parts[-3] == "conf":
+                _keep_learning_routes()
             switch.write_text("1", encoding="ascii")
             changed = True
     return changed
+
+
+def _keep_learning_routes() -> None:
+    for switch in (SYSCTL / "ipv6/conf").glob("*/accept_ra"):
+        if switch.read_text(encoding="ascii").strip() == "1":
+            switch.write_text("2", encoding="ascii")
 
 
 def _add_address(route: "IPRoute", index: int, address: str) -> None:
@@ -242,18 +263,6 @@ def _netlink(what: str) -> Iterator["IPRoute"]:
             yield route
     except NetlinkError as error:
         raise LogdError(f"{what}: {error.args[1] if len(error.args) > 1 else error}") from error
-
-
-@contextlib.contextmanager
-def _exists_already() -> Iterator[None]:
-    with _tolerated(errno.EEXIST):
-        yield
-
-
-@contextlib.contextmanager
-def _missing_already() -> Iterator[None]:
-    with _tolerated(errno.ENODEV):
-        yield
 
 
 @contextlib.contextmanager

@@ -4,11 +4,12 @@ Source: hosts(5), resolv.conf(5), Docker's "Networking overview" (DNS services, 
 """
 
 import ipaddress
+from collections.abc import Iterable
 from pathlib import Path
-from typing import Final
+from typing import Final, NamedTuple
 
-from logd.errors import InvalidParameter, Unsupported
-from logd.spec import HostConfig
+from logd.errors import InvalidParameter
+from logd.spec import ContainerSpec, HostConfig
 
 HOSTS_HEAD: Final = """\
 127.0.0.1\tlocalhost
@@ -22,6 +23,26 @@ RESOLV_CONF: Final = Path("/etc/resolv.conf")
 RESOLVED_STUB: Final = "127.0.0.53"
 RESOLVED_UPLINK: Final = Path("/run/systemd/resolve/resolv.conf")
 FILES: Final = ("hostname", "hosts", "resolv.conf")
+HOST_GATEWAY: Final = "host-gateway"
+"""In --add-host: the address by which a container reaches its host."""
+
+
+class NetworkSetup(NamedTuple):
+    """What a bundle has to know of the container's networks; by default there is nothing but a loopback.
+
+    `namespace`: the file of the namespace that it joins, "" for a new one (or the host's). `addresses`: its own.
+    `resolver`: the name server that it has to ask, "" for the host's. `gateway`: the host, as seen from it, "" where it
+    can't be reached. `shared`: the folder of the container whose namespace and files it shares.
+    """
+
+    namespace: str = ""
+    addresses: tuple[str, ...] = ()
+    resolver: str = ""
+    gateway: str = ""
+    shared: Path | None = None
+
+
+LOOPBACK: Final = NetworkSetup()
 
 
 def validate_network_files(host: HostConfig) -> None:
@@ -33,16 +54,21 @@ def validate_network_files(host: HostConfig) -> None:
             raise InvalidParameter(f"{server} is not an ip address")
 
 
-def write_network_files(folder: Path, hostname: str, host: HostConfig) -> dict[str, Path]:
+def write_network_files(
+    folder: Path, spec: ContainerSpec, host: HostConfig, setup: NetworkSetup = LOOPBACK
+) -> dict[str, Path]:
     """Write the three files into `folder` and return them by their place in the container.
 
-    With the host's network the host's own hosts file is what the container's begins with.
+    With the host's network the host's own hosts file is what the container's begins with. Who shares another
+    container's network has that one's files. Raises InvalidParameter.
     """
+    if setup.shared is not None:
+        return {f"/etc/{name}": setup.shared / name for name in FILES if (setup.shared / name).exists()}
     host_network = host.network_mode == "host"
     contents = {
-        "hostname": f"{hostname}\n",
-        "hosts": hosts(hostname, host, _read(Path("/etc/hosts")) if host_network else None),
-        "resolv.conf": resolv_conf(_host_resolv_conf(host_network), host),
+        "hostname": f"{spec.hostname}\n",
+        "hosts": hosts(spec, host, _read(Path("/etc/hosts")) if host_network else None, setup),
+        "resolv.conf": resolv_conf(_host_resolv_conf(host_network), host, setup.resolver),
     }
     files = {}
     for name, content in contents.items():
@@ -53,20 +79,57 @@ def write_network_files(folder: Path, hostname: str, host: HostConfig) -> dict[s
     return files
 
 
-def hosts(hostname: str, host: HostConfig, of_the_host: str | None) -> str:
-    """Return the content of /etc/hosts; a container without the host's network finds its own name on the loopback."""
-    head = of_the_host if of_the_host is not None else f"{HOSTS_HEAD}127.0.0.1\t{hostname}\n"
+def hosts(spec: ContainerSpec, host: HostConfig, of_the_host: str | None, setup: NetworkSetup = LOOPBACK) -> str:
+    """Return the content of /etc/hosts; its own name is the container's addresses, or the loopback's without any."""
+    head = of_the_host if of_the_host is not None else HOSTS_HEAD
     if head and not head.endswith("\n"):
         head += "\n"
-    return head + "".join(f"{address}\t{name}\n" for name, address in map(_extra_host, host.extra_hosts))
+    own = "" if of_the_host is not None else "".join(_own_lines(spec, setup.addresses or ("127.0.0.1",)))
+    gateway = "127.0.0.1" if of_the_host is not None else setup.gateway
+    return head + own + "".join(_extra_line(entry, gateway) for entry in host.extra_hosts)
 
 
-def resolv_conf(of_the_host: str, host: HostConfig) -> str:
-    """Return the host's resolv.conf, with each kind of line that the request gives replaced by the request's own."""
+def _own_lines(spec: ContainerSpec, addresses: Iterable[str]) -> list[str]:
+    whole = f"{spec.hostname}.{spec.domainname} {spec.hostname}" if spec.domainname else spec.hostname
+    return [f"{address}\t{whole}\n" for address in addresses]
+
+
+def _extra_line(entry: str, gateway: str) -> str:
+    name, address = _extra_host(entry)
+    if address == HOST_GATEWAY:
+        if not gateway:
+            raise InvalidParameter("unable to derive the IP value for host-gateway")
+        address = gateway
+    return f"{address}\t{name}\n"
+
+
+def add_addresses(folder: Path, spec: ContainerSpec, addresses: Iterable[str]) -> None:
+    """Enter further addresses of a container that runs into its hosts file, which stays the same: it is mounted."""
+    path = folder / "hosts"
+    with path.open("a", encoding="utf-8", errors="surrogateescape") as file:
+        file.writelines(_own_lines(spec, addresses))
+
+
+def remove_addresses(folder: Path, addresses: Iterable[str]) -> None:
+    """Take addresses that a container has no longer out of its hosts file."""
+    path, gone = folder / "hosts", set(addresses)
+    lines = _read(path).splitlines(keepends=True)
+    kept = [line for line in lines if (line.split() or [""])[0] not in gone]
+    path.write_text("".join(kept), encoding="utf-8", errors="surrogateescape")
+
+
+def resolv_conf(of_the_host: str, host: HostConfig, resolver: str = "") -> str:
+    """Return the host's resolv.conf, with each kind of line that the request gives replaced by the request's own.
+
+    A `resolver` of the container's own networks is asked instead of all others, also for names without a dot.
+    """
+    options = [*host.dns_options]
+    if resolver and not any(one.startswith("ndots:") for one in options):
+        options.append("ndots:0")
     replaced = {
-        "nameserver": host.dns,
+        "nameserver": [resolver] if resolver else host.dns,
         "search": [" ".join(host.dns_search)] if host.dns_search else [],
-        "options": [" ".join(host.dns_options)] if host.dns_options else [],
+        "options": [" ".join(options)] if options else [],
     }
     kept = [
         line
@@ -84,9 +147,7 @@ def _extra_host(entry: str) -> tuple[str, str]:
     address = address.removeprefix("[").removesuffix("]")
     if not found or not name or any(letter.isspace() for letter in name):
         raise InvalidParameter(f'bad format for add-host: "{entry}"')
-    if address == "host-gateway":
-        raise Unsupported("--add-host: host-gateway is not supported yet (there is no bridge network)")
-    if not _is_address(address):
+    if address != HOST_GATEWAY and not _is_address(address):
         raise InvalidParameter(f'invalid IP address in add-host: "{address}"')
     return name, address
 

@@ -21,7 +21,7 @@ from logd.runtime.inroot import make_directories, open_directory, open_in_root, 
 from logd.runtime.mount_table import INIT_DESTINATION, oci_mounts
 from logd.runtime.mountinfo import root_propagation
 from logd.runtime.mounts import MountPlan
-from logd.runtime.network_files import write_network_files
+from logd.runtime.network_files import LOOPBACK, NetworkSetup, write_network_files
 from logd.runtime.users import User, resolve_user
 from logd.spec import ContainerSpec, HostConfig
 
@@ -61,6 +61,7 @@ class BundleRequest:
     plan: MountPlan | None = None
     volumes: Mapping[str, str | Path] = field(default_factory=dict)
     default_ulimits: Mapping[str, tuple[int, int]] = field(default_factory=dict)
+    network: NetworkSetup = LOOPBACK
 
 
 def prepare_bundle(request: BundleRequest) -> None:
@@ -75,7 +76,7 @@ def prepare_bundle(request: BundleRequest) -> None:
     mounts.check_propagations(plan)
     _make_dockers_files(request.rootfs)
     _make_working_dir(request)
-    files = write_network_files(request.container_dir, request.hostname, request.host)
+    files = write_network_files(request.container_dir, request.spec, request.host, request.network)
     table = oci_mounts(
         plan,
         request.host,
@@ -202,7 +203,7 @@ def _linux(request: BundleRequest, caps: list[str], table: list[dict[str, Any]])
     host, support = request.host, limits.host_support()
     nodes, device_rules = devices(host)
     linux: dict[str, Any] = {
-        "namespaces": [{"type": kind} for kind in _namespaces(host)],
+        "namespaces": [_namespace(kind, request.network) for kind in _namespaces(host)],
         "cgroupsPath": cgroup_path(request.id, host.cgroup_parent or request.cgroup_parent),
         "resources": {"devices": device_rules, **limits.resources(host, support)},
         "devices": nodes,
@@ -241,8 +242,13 @@ def _namespaces(host: HostConfig) -> list[str]:
     return ["mount", *(kind for kind, with_host in shared.items() if not with_host)]
 
 
+def _namespace(kind: str, network: NetworkSetup) -> dict[str, str]:
+    joined = {"path": network.namespace} if kind == "network" and network.namespace else {}
+    return {"type": kind, **joined}
+
+
 def _sysctls(request: BundleRequest) -> dict[str, str]:
-    own_network = request.host.network_mode != "host"
+    own_network = request.host.network_mode != "host" and request.network.shared is None
     sysctls = {**(UNPRIVILEGED_NETWORK if own_network else {}), **request.host.sysctls}
     if request.spec.domainname:
         sysctls["kernel.domainname"] = request.spec.domainname

@@ -4,7 +4,7 @@ A known field that this engine does not implement is refused when it is set to s
 is never ignored. Messages are Docker's where Docker has one.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Final
 
@@ -16,14 +16,12 @@ from logd.runtime.security import parse_security_options
 from logd.spec import ContainerSpec, HostConfig, RestartPolicy
 
 MAX_HOSTNAME: Final = 64  # sethostname(2)
-LOOPBACK_ONLY: Final = frozenset({"", "default", "bridge"})  # until real networks come
 IPC_SYSCTLS: Final = frozenset(
     f"kernel.{name}" for name in ("msgmax", "msgmnb", "msgmni", "sem", "shmall", "shmmax", "shmmni", "shm_rmid_forced")
 )
 
 REFUSED: Final[tuple[tuple[str, Callable[[ContainerSpec, HostConfig], Any]], ...]] = (
     ("-t: terminals are not supported yet", lambda spec, _: spec.tty),
-    ("--mac-address is not supported yet: there is no network to use it on", lambda spec, _: spec.mac_address),
     ("--publish-all is not supported yet: ports can't be published", lambda _, host: host.publish_all_ports),
     ("--link is not supported: it is a legacy feature of Docker", lambda _, host: host.links),
     ("--gpus is not supported", lambda _, host: host.device_requests),
@@ -41,9 +39,7 @@ MODES: Final[tuple[tuple[str, Callable[[HostConfig], str], frozenset[str]], ...]
 )
 
 
-def validate_host(
-    spec: ContainerSpec, host: HostConfig, networking: Mapping[str, Any] | None = None, *, root: Path = cgroup.ROOT
-) -> list[str]:
+def validate_host(spec: ContainerSpec, host: HostConfig, *, root: Path = cgroup.ROOT) -> list[str]:
     """Check a create request; returns Docker's warnings, raises InvalidParameter or Unsupported by name.
 
     `spec` is the request's own, before the image's config is merged into it.
@@ -55,7 +51,7 @@ def validate_host(
         if mode(host) not in known:
             accepted = ", ".join(sorted(known - {""}))
             raise Unsupported(f"{option} {mode(host)} is not supported (supported: {accepted})")
-    warnings = _validate_network(host, networking or {})
+    warnings = _validate_network(host)
     check_restart_policy(host.restart_policy)
     _validate_process(spec, host)
     _validate_sysctls(host)
@@ -69,19 +65,9 @@ def validate_host(
     return warnings + limits.validate_limits(host, limits.host_support(root))
 
 
-def _validate_network(host: HostConfig, networking: Mapping[str, Any]) -> list[str]:
-    mode = host.network_mode
-    if mode not in LOOPBACK_ONLY | {"none", "host"}:
-        what = "joining another container's network" if mode.startswith("container:") else f"network {mode}"
-        raise Unsupported(f"--network: {what} is not supported yet (supported: none, host, and default: a loopback)")
-    for name, settings in (networking.get("EndpointsConfig") or {}).items():
-        if name not in LOOPBACK_ONLY | {"none", "host"}:
-            raise Unsupported(f"--network: network {name} is not supported yet (supported: none, host, default)")
-        for key in ("IPAMConfig", "Links", "Aliases", "MacAddress", "DriverOpts"):
-            if (settings or {}).get(key):
-                raise Unsupported(f"--network: {key} of {name} is not supported yet: there is no address to give")
+def _validate_network(host: HostConfig) -> list[str]:
     published = [port for port, bindings in host.port_bindings.items() if bindings]
-    if published and mode == "host":
+    if published and host.network_mode == "host":
         return ["Published ports are discarded when using host network mode"]
     if published:
         raise Unsupported(f"--publish {published[0]} is not supported yet (--network host reaches the host's ports)")
@@ -130,7 +116,7 @@ def _validate_sysctls(host: HostConfig) -> None:
         of_ipc = name in IPC_SYSCTLS or name.startswith("fs.mqueue.")
         if not (of_ipc or name.startswith("net.")) or "/" in name:
             raise InvalidParameter(f"sysctl '{name}' is not whitelisted")
-        if name.startswith("net.") and host.network_mode == "host":
+        if name.startswith("net.") and (host.network_mode == "host" or host.network_mode.startswith("container:")):
             raise InvalidParameter(f"sysctl '{name}' not allowed with the host's network namespace")
         if of_ipc and host.ipc_mode == "host":
             raise InvalidParameter(f"sysctl '{name}' not allowed with the host's ipc namespace")

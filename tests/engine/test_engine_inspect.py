@@ -5,11 +5,16 @@ import time
 import pytest
 from engine_samples import make_container
 
+from logd.config import DaemonConfig
 from logd.container import MountPoint, State
 from logd.engine.inspect import describe, human_duration, inspect, summary
+from logd.engine.names import Registry
+from logd.engine.networks import Networks
+from logd.events import EventBus
 from logd.spec import HostConfig
 
 MINUTE, HOUR, DAY = 60, 3600, 86400
+NETWORKS = Networks(DaemonConfig(), EventBus(), Registry())
 
 
 @pytest.mark.parametrize(
@@ -86,7 +91,7 @@ def types_of(shown):
 
 
 async def test_inspect_has_dockers_fields_and_types(tmp_path):
-    shown = inspect(make_container(tmp_path), ["/l/TOP", "/l/BASE"])
+    shown = inspect(make_container(tmp_path), ["/l/TOP", "/l/BASE"], NETWORKS)
     assert types_of(shown) == CONTAINER_JSON
     assert types_of(shown["State"]) == STATE
     assert set(shown["NetworkSettings"]) == set(NETWORK_SETTINGS.split())
@@ -98,13 +103,13 @@ async def test_inspect_has_dockers_fields_and_types(tmp_path):
 
 
 async def test_times_that_have_not_come_are_gos_zero_time(tmp_path):
-    state = inspect(make_container(tmp_path), [])["State"]
+    state = inspect(make_container(tmp_path), [], NETWORKS)["State"]
     assert (state["StartedAt"], state["FinishedAt"]) == ("0001-01-01T00:00:00Z", "0001-01-01T00:00:00Z")
     assert state["Status"] == "created"
 
 
 async def test_the_summary_has_dockers_fields_and_types(tmp_path):
-    shown = summary(make_container(tmp_path))
+    shown = summary(make_container(tmp_path), NETWORKS)
     assert types_of(shown) == SUMMARY
     assert shown["Names"] == ["/web"]
     assert shown["Command"] == "sh -c 'echo hello'"
@@ -116,7 +121,7 @@ async def test_the_summary_has_dockers_fields_and_types(tmp_path):
 async def test_a_running_container_is_up(tmp_path):
     state = State(running=True, pid=77, started_ns=time.time_ns() - 5_500_000_000)
     container = make_container(tmp_path, state=state, host_config=HostConfig(network_mode="host"))
-    shown = summary(container)
+    shown = summary(container, NETWORKS)
     assert (shown["State"], shown["Status"]) == ("running", "Up 5 seconds")
     assert list(shown["NetworkSettings"]["Networks"]) == ["host"]
 
@@ -126,7 +131,7 @@ async def test_mounts_have_dockers_fields_and_a_bind_has_no_name(tmp_path):
         MountPoint("volume", "/v/abc/_data", "/data", name="abc", driver="local"),
         MountPoint("bind", "/srv", "/srv", mode="ro", rw=False, propagation="rprivate"),
     ]
-    assert summary(make_container(tmp_path, mounts=mounts))["Mounts"] == [
+    assert summary(make_container(tmp_path, mounts=mounts), NETWORKS)["Mounts"] == [
         {
             "Type": "volume",
             "Name": "abc",

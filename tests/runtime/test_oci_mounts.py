@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from logd.errors import InvalidParameter, LogdError, Unsupported
+from logd.errors import InvalidParameter, LogdError
 from logd.mounted import Bind, Tmpfs, Volume
 from logd.runtime.mount_table import oci_mounts
 from logd.runtime.mounts import inherit, parse_volumes_from, plan
@@ -254,8 +254,8 @@ def test_lines_of_resolv_conf_are_replaced_by_kind():
 
 def test_hosts_has_the_containers_own_name_unless_it_is_the_hosts_file():
     host = HostConfig(extra_hosts=["db=10.0.0.1"])
-    assert hosts("web", host, None).endswith("127.0.0.1\tweb\n10.0.0.1\tdb\n")
-    assert hosts("web", host, "127.0.0.1 localhost") == "127.0.0.1 localhost\n10.0.0.1\tdb\n"
+    assert hosts(ContainerSpec(hostname="web"), host, None).endswith("127.0.0.1\tweb\n10.0.0.1\tdb\n")
+    assert hosts(ContainerSpec(hostname="web"), host, "127.0.0.1 localhost") == "127.0.0.1 localhost\n10.0.0.1\tdb\n"
 
 
 @pytest.mark.parametrize(
@@ -263,7 +263,6 @@ def test_hosts_has_the_containers_own_name_unless_it_is_the_hosts_file():
     [
         (HostConfig(extra_hosts=["nothing"]), InvalidParameter, 'bad format for add-host: "nothing"'),
         (HostConfig(extra_hosts=["a:b"]), InvalidParameter, 'invalid IP address in add-host: "b"'),
-        (HostConfig(extra_hosts=["a:host-gateway"]), Unsupported, "host-gateway is not supported"),
         (HostConfig(dns=["x"]), InvalidParameter, "x is not an ip address"),
     ],
 )

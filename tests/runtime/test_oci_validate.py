@@ -30,15 +30,13 @@ PORT = {"80/tcp": [PortBinding(host_port="80")]}
 
 def test_what_the_cli_sends_by_default_is_accepted_without_a_warning():
     body = {"Image": "busybox", "HostConfig": CLI_HOST, "NetworkingConfig": {"EndpointsConfig": {"default": {}}}}
-    spec, host, networking = decode_create(json.dumps(body).encode())
-    assert validate_host(spec, host, networking) == []
+    spec, host, _ = decode_create(json.dumps(body).encode())
+    assert validate_host(spec, host) == []
 
 
 @pytest.mark.parametrize(
     ("host", "words"),
     [
-        (HostConfig(network_mode="mynet"), "--network: network mynet is not supported yet"),
-        (HostConfig(network_mode="container:x"), "joining another container's network"),
         (HostConfig(port_bindings=PORT), "--publish 80/tcp is not supported yet"),
         (HostConfig(publish_all_ports=True), "--publish-all is not supported yet"),
         (HostConfig(restart_policy=RestartPolicy(name="x")), "unknown policy 'x'"),
@@ -89,7 +87,6 @@ def test_a_host_setting_that_is_not_to_be_had_is_refused_by_name(host, words):
     ("spec", "words"),
     [
         (ContainerSpec(tty=True), "terminals are not supported yet"),
-        (ContainerSpec(mac_address="02:42:ac:11:00:02"), "--mac-address is not supported yet"),
         (ContainerSpec(hostname="x" * 65), "invalid hostname"),
         (ContainerSpec(hostname="a\nb"), "invalid hostname"),
         (ContainerSpec(working_dir="relative"), "the working directory 'relative' is invalid"),
@@ -113,14 +110,6 @@ def test_a_health_check_and_ports_with_the_hosts_network_are_fine():
 def test_a_host_name_and_the_hosts_uts_namespace_contradict_each_other():
     with pytest.raises(InvalidParameter, match="conflicting options: hostname and the UTS mode"):
         validate_host(ContainerSpec(hostname="x"), HostConfig(uts_mode="host"))
-
-
-def test_endpoint_settings_that_need_a_network_are_refused():
-    fixed = {"EndpointsConfig": {"bridge": {"IPAMConfig": {"IPv4Address": "10.0.0.2"}}}}
-    with pytest.raises(LogdError, match="IPAMConfig of bridge is not supported yet"):
-        validate_host(ContainerSpec(), HostConfig(), fixed)
-    with pytest.raises(LogdError, match="network other is not supported yet"):
-        validate_host(ContainerSpec(), HostConfig(), {"EndpointsConfig": {"other": None}})
 
 
 def test_every_field_of_the_host_config_is_looked_at_somewhere():
