@@ -320,6 +320,22 @@ class HostConfig(DockerStruct, frozen=True):
     io_maximum_bandwidth: int = msgspec.field(name="IOMaximumBandwidth", default=0)
 
 
+class ExecConfig(DockerStruct, frozen=True):
+    """A process to be run in a container beside its first one: the body of POST /containers/{id}/exec."""
+
+    user: str = ""
+    privileged: bool = False
+    tty: bool = False
+    console_size: list[int] = []  # rows, columns
+    attach_stdin: bool = False
+    attach_stderr: bool = False
+    attach_stdout: bool = False
+    detach_keys: str = ""
+    env: list[str] = []
+    working_dir: str = ""
+    cmd: list[str] = []
+
+
 class EndpointIPAMConfig(DockerStruct, frozen=True):
     """Addresses that an endpoint is to have."""
 

@@ -8,7 +8,7 @@ from typing import Final
 from aiohttp import web
 
 from logd.api.call import Call, Handler, Route, answer
-from logd.errors import NotFound, Unavailable, Unsupported
+from logd.errors import Unavailable, Unsupported
 
 NO_SWARM: Final = (
     'This node is not a swarm manager. Use "docker swarm init" or "docker swarm join" to connect this node to swarm '
@@ -35,7 +35,6 @@ UNSUPPORTED: Final = {
         ("HEAD", "/containers/{name}/archive"),
         ("PUT", "/containers/{name}/archive"),
     ),
-    "running a second process in a container (exec) is not supported": (("POST", "/containers/{name}/exec"),),
     "exporting a container's files is not supported": (("GET", "/containers/{name}/export"),),
     "listing the changes of a container's files is not supported": (("GET", "/containers/{name}/changes"),),
     "saving images is not supported": (("GET", "/images/get"), ("GET", "/images/{name:slashes}/get")),
@@ -88,10 +87,6 @@ def _refuse(message: str, error: type[Unsupported | Unavailable]) -> Handler:
     return handler
 
 
-async def _no_exec(call: Call) -> web.StreamResponse:
-    raise NotFound(f"No such exec instance: {call.name}")
-
-
 async def _no_cache(call: Call) -> web.StreamResponse:
     """POST /build/prune, which `docker system prune` sends too: there is nothing to remove."""
     return answer({"CachesDeleted": None, "SpaceReclaimed": 0})
@@ -106,7 +101,4 @@ ROUTES: Final = [
     ),
     *(Route(method, path, _refuse(NO_SWARM, Unavailable)) for method, path in SWARM),
     *(Route(method, path, _refuse("swarm mode is not supported", Unsupported)) for method, path in SWARM_WANTED),
-    Route("GET", "/exec/{name}/json", _no_exec),
-    Route("POST", "/exec/{name}/start", _no_exec),
-    Route("POST", "/exec/{name}/resize", _no_exec),
 ]

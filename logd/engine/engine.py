@@ -15,6 +15,7 @@ from logd.container import Condition, Container
 from logd.engine import create, inspect, top
 from logd.engine.attach import Attachment, Positions
 from logd.engine.deliveries import NOW, Deliveries
+from logd.engine.execs import Execs
 from logd.engine.health import HealthCounts
 from logd.engine.lifecycle import Lifecycle
 from logd.engine.logopts import max_line_bytes, resolve, try_plugins
@@ -70,6 +71,7 @@ class Engine:
         self._world.closing = True
         await self._world.tasks.finish(SHUTDOWN_WAIT_S)
         await self._world.deliveries.close()
+        self._lifecycle.execs.close()
         self._world.writer.close()
         self._world.samples.close()
 
@@ -77,6 +79,11 @@ class Engine:
     def health_counts(self) -> HealthCounts:
         """How many probes of health checks were run."""
         return self._lifecycle.health.counts
+
+    @property
+    def execs(self) -> Execs:
+        """The processes that were run in containers beside their first ones."""
+        return self._lifecycle.execs
 
     @property
     def samples(self) -> Samples:
@@ -262,6 +269,7 @@ class Engine:
     def inspect(self, container: Container, size: bool = False) -> dict[str, Any]:
         """Return Docker's ContainerJSON; with `size` the disk is walked, so call it in a thread."""
         shown = inspect.inspect(container, self._layers(container), self._world.networks)
+        shown["ExecIDs"] = [*self.execs.ids(container), *self._lifecycle.health.exec_ids(container)] or None
         return {**shown, **self._sizes(container)} if size else shown
 
     def summary(self, container: Container, size: bool = False) -> dict[str, Any]:

@@ -47,6 +47,7 @@ class HealthMonitors:
         self._starts = asyncio.Semaphore(STARTS)
         self._monitors: dict[str, asyncio.Task[None]] = {}
         self._requests: dict[str, ExecRequest] = {}
+        self._exec_ids: dict[str, str] = {}
 
     def begin(self, container: Container, *, is_new: bool) -> None:
         """Watch a container that was just started (`is_new`), or that a new daemon found running."""
@@ -68,6 +69,10 @@ class HealthMonitors:
         self._cancel(container)
         if container.state.health is not None:
             container.state.health.status = "unhealthy"
+
+    def exec_ids(self, container: Container) -> list[str]:
+        """Return the id of a container's probe, if one is running now."""
+        return [self._exec_ids[container.id]] if container.id in self._exec_ids else []
 
     async def ended(self, container: Container) -> None:
         """Return when nothing is left of a container's last probe."""
@@ -134,6 +139,7 @@ class HealthMonitors:
         request = await self._request(container, check)
         words, names = f"{check.argv[0]} {' '.join(check.argv[1:])}", {"execID": request.exec_id}
         capture = Capture(request, MAX_OUTPUT_BYTES)
+        self._exec_ids[container.id] = request.exec_id
         try:
             async with self._starts:
                 self._world.tell(container, f"exec_create: {words}", names)
@@ -147,6 +153,7 @@ class HealthMonitors:
             code = KILLED_EXIT if ended.code is None else ended.code
             self._world.tell(container, "exec_die", {**names, "exitCode": str(code)})
         finally:
+            self._exec_ids.pop(container.id, None)
             await capture.close()
         text = health_state.output_text(ended.output, is_cut=ended.is_cut)
         return (NO_EXIT_CODE, health_state.timeout_text(check, text)) if ended.code is None else (ended.code, text)

@@ -16,6 +16,7 @@ from typing import Final
 
 from logd.container import Container
 from logd.engine.attach import begin_attachments, end_attachments
+from logd.engine.execs import Execs
 from logd.engine.freezing import Freezer
 from logd.engine.health import HealthMonitors
 from logd.engine.launching import command_line, launch_of, prepare, runtime_of, take_down
@@ -53,6 +54,7 @@ class Lifecycle:
         self._auto_remove = auto_remove
         self.restarts = Restarts(world, self._start)
         self.health = HealthMonitors(world, partial(runtime_of, world.config))
+        self.execs = Execs(world, partial(runtime_of, world.config))
         self.freezer = Freezer(world, partial(runtime_of, world.config))
         self.updates = Updates(world, partial(runtime_of, world.config))
 
@@ -229,6 +231,7 @@ class Lifecycle:
                     await self._world.writer.saved(container)
             finally:
                 await self._runtime_delete(runtime_of(self._world.config, container), container.id)
+            await self.execs.ended(container)
             await asyncio.to_thread(take_down, container, keep_exec_dir=not await _is_gone(container.lingering))
         except (LogdError, OSError) as error:
             log.warning("not cleaned up: %s", error, extra={"container": container.id})

@@ -125,6 +125,7 @@ class Restore:
         if state.restarting:
             state.running = False  # there is no process until the restart
         has_exec_dir = await asyncio.to_thread(container.exec_dir.exists)
+        await self._lifecycle.execs.adopt(container)
         container.ended_positions = await asyncio.to_thread(end_positions, str(container.log_dir))
         if not (state.running or state.starting_ns or has_exec_dir):
             await self._after_end(container)

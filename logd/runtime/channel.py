@@ -61,6 +61,15 @@ class Channel:
         finally:
             self._questions.pop(number, None)
 
+    def tell(self, operation: str, **fields: Any) -> None:
+        """Send a request whose answer nobody waits for; without effect if the other side is gone."""
+        if not self.closed:
+            try:
+                send(self._connection, {"op": operation, "seq": next(self._numbers), **fields})
+            except OSError:
+                self._readable()
+                self.close()
+
     def _readable(self) -> None:
         """Take in all that has arrived."""
         while not self.closed:

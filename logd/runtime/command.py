@@ -91,7 +91,7 @@ def failure(exec_dir: str, verb: str, status: int) -> tuple[str, int]:
 def exit_code(message: str) -> int:
     """Return Docker's exit code for what a runtime complained of when it should have run a command."""
     words = message.lower()  # crun writes capitals
-    if "executable file not found" in words or "no such file or directory" in words:
+    if any(one in words for one in ("executable file not found", "no such file or directory", "not a directory")):
         return NOT_FOUND_EXIT
     if "permission denied" in words or "is a directory" in words:
         return NOT_EXECUTABLE_EXIT

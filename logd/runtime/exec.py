@@ -247,17 +247,22 @@ def _end_if_begun(request: ExecRequest) -> bool:
 
 
 def _end_session(request: ExecRequest) -> None:
-    """Kill a process, whose runtime lives, and what it has started: its session, in the container's cgroup.
+    """Kill a process, whose runtime lives, and what it has started."""
+    kill_session(request.folder, request.cgroup_path)
+
+
+def kill_session(folder: Path, cgroup_path: str) -> None:
+    """Kill the process whose pid file is in a folder, and what it has started: its session, in the container's cgroup.
 
     That its pid means this process is told by its parent, the runtime, which has the pid file among its arguments.
     Where it has ended, what is left has its session: the pid, as runc makes it.
     """
-    pid = _read_pid(str(request.folder / PID_NAME))
+    pid = _read_pid(str(folder / PID_NAME))
     if not pid:
         return
     standing = _standing(pid)
-    session = standing.session if standing and _is_runtime_of(request.folder, standing.parent) else pid
-    folders = set(cgroup.container_folders(cgroup.detect(), request.cgroup_path).values())
+    session = standing.session if standing and _is_runtime_of(folder, standing.parent) else pid
+    folders = set(cgroup.container_folders(cgroup.detect(), cgroup_path).values())
     for _ in range(SESSION_ROUNDS):
         members = {one for folder in folders for one in cgroup.processes(folder)}
         if not [one for one in members if _kill(one, session)]:

@@ -59,10 +59,9 @@ class ExecSession:
             raise ExecFailed(answer["error"], answer["exit_code"])
         return dict(zip(answer["names"], descriptors, strict=True))
 
-    async def drain(self) -> None:
+    def leave(self) -> None:
         """Leave the rest of the output to the shim, which throws it away."""
-        with contextlib.suppress(ChannelClosed):
-            await self._channel.ask("drain")
+        self._channel.tell("drain")
 
     async def resize(self, rows: int, columns: int) -> None:
         """Set the size of the terminal. Raises LogdError where there is none."""
@@ -88,7 +87,7 @@ class ExecSession:
 
 def lost() -> ExecExit:
     """Return the end of an exec whose shim was killed."""
-    return ExecExit(LOST_EXIT, time.time_ns(), LOST_WORDS)
+    return ExecExit(LOST_EXIT, time.time_ns(), LOST_WORDS, known=False)
 
 
 async def launch_exec(supervisor: Supervisor, launch: ExecLaunch) -> ExecSession:

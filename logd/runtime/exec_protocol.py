@@ -50,7 +50,8 @@ class ExecExit(NamedTuple):
     finished_ns: int
     """Unix time."""
     error: str = ""
-    """Why it was not started."""
+    """Why it was not started, or why its code is not known."""
+    known: bool = True
 
 
 def write_exit(folder: str, ended: ExecExit) -> None:

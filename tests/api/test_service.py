@@ -225,8 +225,6 @@ async def test_a_daemon_that_stops_ends_its_streams(client, handlers):
         ("GET", "/services/a", 503, "This node is not a swarm manager"),
         ("POST", "/swarm/init", 501, "swarm mode is not supported"),
         ("POST", "/auth", 501, "registries are not supported"),
-        ("POST", "/containers/a/exec", 501, "exec"),
-        ("GET", "/exec/abc/json", 404, "No such exec instance: abc"),
         ("POST", "/images/a/b:c/push", 501, "registries"),
     ],
 )

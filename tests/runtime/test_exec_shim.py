@@ -1,6 +1,7 @@
 """The shims of execs as the daemon meets them: real processes in a real container, no engine."""
 
 import asyncio
+import contextlib
 import json
 import os
 import secrets
@@ -55,7 +56,8 @@ async def box(tmp_path, exec_root, supervisor):
     yield made
     for session in made.sessions:
         session.close()
-    os.kill(shim.pid, signal.SIGKILL)
+    with contextlib.suppress(ProcessLookupError):
+        os.kill(shim.pid, signal.SIGKILL)
     delete(launch)
     kill_all("logd-exec", exec_root)
 
@@ -86,7 +88,7 @@ async def test_both_streams_and_the_exit_code_come_as_they_are_and_nothing_is_le
     ended = await asyncio.wait_for(session.exited, LONG_S)
     assert (ended.code, ended.error) == (7, "")
     assert read_exit(folder) == ended
-    await session.drain()
+    session.leave()
     await until(lambda: not box.shims())
 
 
@@ -163,7 +165,7 @@ async def test_a_process_that_prints_waits_for_who_reads_and_goes_on_when_its_ou
     os.close(streams["stdout"])
     with pytest.raises(TimeoutError):  # the pipe is full
         await asyncio.wait_for(asyncio.shield(session.exited), 0.3)
-    await session.drain()
+    session.leave()
     assert (await asyncio.wait_for(session.exited, LONG_S)).code == 3
 
 
@@ -172,7 +174,7 @@ async def test_what_an_exec_leaves_behind_goes_on_printing_to_nobody(box):
     session, streams, _ = await box.begin("/bin/busybox", "sh", "-c", script, streams=("stdout",))
     await asyncio.wait_for(session.exited, LONG_S)
     os.close(streams["stdout"])
-    await session.drain()
+    session.leave()
     root = Path(box.launch.container_dir) / "rootfs"
     (root / "tmp/go").touch()
     await until((root / "tmp/was-here").exists)
@@ -217,7 +219,7 @@ async def test_a_hundred_execs_leave_no_process_and_no_descriptor(box):
             for descriptor in streams.values():
                 os.close(descriptor)
             assert (await asyncio.wait_for(session.exited, LONG_S)).code == 0
-            await session.drain()
+            session.leave()
             session.close()
     await until(lambda: not box.shims())
     assert len(os.listdir("/proc/self/fd")) == before

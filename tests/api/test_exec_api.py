@@ -1,0 +1,504 @@
+"""docker exec: the docker command line and the SDK on one daemon."""
+
+import contextlib
+import gc
+import json
+import os
+import pty
+import socket
+import struct
+import termios
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import docker
+import docker.errors
+import pytest
+from docker.utils.socket import frames_iter
+
+# the SDK leaves sockets of streams to the garbage collector
+pytestmark = pytest.mark.filterwarnings("ignore:unclosed <socket:ResourceWarning")
+
+LONG_S = 30.0
+ACCOUNTS = "echo alice:x:1000:1000::/home/alice:/bin/sh >> /etc/passwd; echo staff:x:50:alice >> /etc/group"
+
+
+@pytest.fixture(autouse=True)
+def collect_its_sockets():
+    """Have them collected while the warning is off."""
+    yield
+    gc.collect()
+
+
+@pytest.fixture(scope="module")
+def client(shared_busybox):
+    with contextlib.closing(docker.DockerClient(base_url=shared_busybox.host, version="auto")) as client:
+        yield client
+
+
+@pytest.fixture
+def run(client) -> Iterator[Callable[..., Any]]:
+    """Start a container that sleeps, or does as told; it goes with the test."""
+    containers = []
+
+    def start(*command, **options):
+        containers.append(client.containers.run("busybox", command or ("sleep", "1000"), detach=True, **options))
+        return containers[-1]
+
+    yield start
+    for container in containers:
+        with contextlib.suppress(docker.errors.NotFound):
+            container.remove(force=True, v=True)
+
+
+@pytest.fixture
+def box(run):
+    return run()
+
+
+@pytest.fixture
+def cli(shared_busybox):
+    """Run docker exec."""
+    return lambda *arguments, **options: shared_busybox.docker("exec", *arguments, check=False, **options)
+
+
+def until(condition: Callable[[], Any]) -> Any:
+    deadline = time.monotonic() + LONG_S
+    while not (value := condition()):
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+    return value
+
+
+def ended(client, exec_id: str) -> dict[str, Any]:
+    """Wait for the end of an exec, and return what is shown of it."""
+
+    def look():
+        shown = client.api.exec_inspect(exec_id)
+        return shown if not shown["Running"] else None
+
+    return until(look)
+
+
+def folders(daemon, container) -> list[Path]:
+    """Return what lies on the disk of a container's execs."""
+    return sorted((daemon.exec_root / "containers" / container.id / "execs").glob("*"))
+
+
+def exec_shims(daemon) -> list[int]:
+    found = []
+    for pid in daemon.processes():
+        with contextlib.suppress(OSError):
+            if Path(f"/proc/{pid}/comm").read_text().strip() == "logd-exec":
+                found.append(pid)
+    return found
+
+
+def events_of(daemon, container, *kinds: str) -> list[dict[str, Any]]:
+    filters = [
+        word for one in (f"container={container.id}", *(f"event={kind}" for kind in kinds)) for word in ("-f", one)
+    ]
+    shown = daemon.docker("events", "--since", "1h", "--until", str(time.time()), *filters, "--format", "{{json .}}")
+    return [json.loads(line) for line in shown.stdout.splitlines()]
+
+
+# -- the command line ------------------------------------------------------------------------------------------------
+
+
+def test_streams_stay_apart_and_the_exit_code_is_the_processs(box, cli):
+    done = cli(box.name, "sh", "-c", "echo out; echo err >&2; exit 7")
+    assert (done.returncode, done.stdout, done.stderr) == (7, "out\n", "err\n")
+    assert cli(box.name, "true").returncode == 0
+    assert cli(box.name, "sh", "-c", "kill -9 $$").returncode == 137
+
+
+def test_standard_input_reaches_the_process_with_its_end(box, cli):
+    data = bytes(range(256)) * 4000
+    done = cli("-i", box.name, "cat", stdin=data, text=False)
+    assert (done.returncode, done.stdout == data) == (0, True)
+
+
+def test_what_an_exec_prints_is_its_clients_alone(box, cli):
+    assert cli(box.name, "sh", "-c", "echo here; echo there >&2").stdout == "here\n"
+    assert box.logs() == b""
+
+
+@pytest.mark.parametrize(
+    ("options", "command", "code", "words"),
+    [
+        ((), "nosuch", 127, 'exec: "nosuch": executable file not found in $PATH'),
+        ((), "/no/such", 127, "no such file or directory"),
+        ((), "/etc", 126, "permission denied"),
+        (("-w", "/no/such"), "id", 127, 'chdir to cwd ("/no/such")'),
+        (("-w", "relative"), "id", 128, "Cwd must be an absolute path"),
+        (("-u", "nobody-here"), "id", 126, "unable to find user nobody-here: no matching entries in passwd file"),
+        (("-u", "0:nobody-here"), "id", 126, "unable to find group nobody-here: no matching entries in group file"),
+    ],
+)
+def test_what_cannot_be_run_is_told_on_the_stream_with_dockers_exit_code(
+    shared_busybox, box, cli, options, command, code, words
+):
+    done = cli(*options, box.name, command)
+    assert done.returncode == code
+    assert words in done.stdout
+    assert folders(shared_busybox, box) == []
+
+
+def test_user_environment_and_working_directory_are_as_asked_or_the_containers(run, cli):
+    box = run("sh", "-c", f"{ACCOUNTS}; exec sleep 1000", environment={"A": "1", "B": "2"}, working_dir="/tmp")
+    until(lambda: cli("-u", "alice", box.name, "true").returncode == 0)
+    script = "id -u; id -g; id -G; echo $HOME $PWD $A $B $HOSTNAME"
+    assert cli(box.name, "sh", "-c", script).stdout.split("\n")[3] == f"/root /tmp 1 2 {box.id[:12]}"
+    asked = ("-u", "alice", "-w", "/var", "-e", "B=3", "-e", "A")
+    assert (
+        cli(*asked, box.name, "sh", "-c", script).stdout == f"1000\n1000\n1000 50\n/home/alice /var 3 {box.id[:12]}\n"
+    )
+    assert cli("-u", "1234:50", box.name, "sh", "-c", script).stdout.split("\n")[:3] == ["1234", "50", "50"]
+
+
+def test_a_detached_exec_runs_on_its_own_and_is_listed_until_its_end(shared_busybox, client, box, cli):
+    assert (
+        cli("-d", box.name, "sh", "-c", "echo to nobody; while [ ! -e /go ]; do sleep 0.01; done; exit 3").stdout == ""
+    )
+    box.reload()
+    (exec_id,) = box.attrs["ExecIDs"]
+    shown = client.api.exec_inspect(exec_id)
+    assert (shown["Running"], shown["ExitCode"]) == (True, None)
+    assert shown["Pid"] in shared_busybox.processes()
+    cli(box.name, "touch", "/go")
+    assert ended(client, exec_id)["ExitCode"] == 3
+    box.reload()
+    assert box.attrs["ExecIDs"] is None
+    until(lambda: not folders(shared_busybox, box))
+
+
+def test_events_have_dockers_words_and_attributes(shared_busybox, box, cli):
+    cli(box.name, "sh", "-c", "exit 4")
+    cli(box.name, "nosuch", "-x")
+    told = until(
+        lambda: (
+            found
+            if len(found := events_of(shared_busybox, box, "exec_create", "exec_start", "exec_die")) == 5
+            else None
+        )
+    )
+    assert [event["Action"] for event in told] == [
+        "exec_create: sh -c exit 4",
+        "exec_start: sh -c exit 4",
+        "exec_die",
+        "exec_create: nosuch -x",
+        "exec_start: nosuch -x",
+    ]
+    attributes = [event["Actor"]["Attributes"] for event in told]
+    assert attributes[2]["exitCode"] == "4"
+    assert attributes[0]["execID"] == attributes[1]["execID"] == attributes[2]["execID"] != attributes[3]["execID"]
+    assert {one["name"] for one in attributes} == {box.name}
+
+
+# -- the SDK ---------------------------------------------------------------------------------------------------------
+
+
+def test_the_sdk_runs_commands_whole_streamed_and_with_its_streams_apart(box):
+    script = ["sh", "-c", "echo out; echo err >&2; exit 5"]
+    code, output = box.exec_run(script)
+    assert (code, sorted(output.split())) == (5, [b"err", b"out"])
+    assert box.exec_run(script, demux=True).output == (b"out\n", b"err\n")
+    assert sorted(b"".join(box.exec_run(script, stream=True).output).split()) == [b"err", b"out"]
+    pieces = list(box.exec_run(script, stream=True, demux=True).output)
+    assert b"".join(out for out, _ in pieces if out) == b"out\n"
+    assert b"".join(err for _, err in pieces if err) == b"err\n"
+    assert box.exec_run("id -u", user="1000", detach=False).output == b"1000\n"
+
+
+def test_the_sdk_talks_to_a_process_over_a_socket(box):
+    stream = box.exec_run("cat", stdin=True, socket=True).output
+    raw = stream._sock
+    raw.sendall(b"one")
+    assert raw.recv(8) + raw.recv(3) == b"\x01\0\0\0" + struct.pack(">I", 3) + b"one"
+    raw.sendall(b"two")
+    raw.shutdown(socket.SHUT_WR)
+    assert b"".join(data for _, data in frames_iter(raw, tty=False)) == b"two"
+    stream.close()
+
+
+def test_inspect_has_dockers_fields(client, box):
+    created = client.api.exec_create(box.id, ["sh", "-c", "true"], stdin=True, user="0:0", privileged=True, tty=True)
+    shown = client.api.exec_inspect(created["Id"])
+    assert shown == {
+        "ID": created["Id"],
+        "Running": False,
+        "ExitCode": None,
+        "ProcessConfig": {
+            "tty": True,
+            "entrypoint": "sh",
+            "arguments": ["-c", "true"],
+            "privileged": True,
+            "user": "0:0",
+        },
+        "OpenStdin": True,
+        "OpenStderr": True,
+        "OpenStdout": True,
+        "CanRemove": False,
+        "ContainerID": box.id,
+        "DetachKeys": "",
+        "Pid": 0,
+    }
+
+
+def test_what_cannot_be_is_refused_in_dockers_words(client, run, box):
+    api = client.api
+    with pytest.raises(docker.errors.APIError, match="No exec command specified") as refused:
+        api.exec_create(box.id, [])
+    assert refused.value.status_code == 400
+    for call, arguments in ((api.exec_inspect, ()), (api.exec_start, ()), (api.exec_resize, (1, 1))):
+        with pytest.raises(docker.errors.NotFound, match="No such exec instance: nosuch"):
+            call("nosuch", *arguments)
+    with pytest.raises(docker.errors.APIError, match="Invalid detach keys") as refused:
+        api.exec_create(box.id, "id", detach_keys="ctrl-1")
+    assert refused.value.status_code == 400
+    once = api.exec_create(box.id, "true")["Id"]
+    assert api.exec_start(once) == b""
+    with pytest.raises(docker.errors.APIError, match=f"exec command {once} has already run") as refused:
+        api.exec_start(once)
+    assert refused.value.status_code == 409
+    late = api.exec_create(box.id, "true")["Id"]
+    over = run("true")
+    over.wait()
+    with pytest.raises(docker.errors.APIError, match=f"container {over.id} is not running") as refused:
+        api.exec_create(over.id, "true")
+    assert refused.value.status_code == 409
+    with pytest.raises(docker.errors.APIError, match="unable to find user nobody-here") as refused:
+        api.exec_start(api.exec_create(box.id, "true", user="nobody-here")["Id"], detach=True)
+    assert refused.value.status_code == 400
+    box.remove(force=True)
+    with pytest.raises(docker.errors.NotFound, match="No such exec instance"):
+        api.exec_start(late)
+
+
+def test_an_exec_in_a_paused_container_is_refused(client, box):
+    created = client.api.exec_create(box.id, "true")["Id"]
+    box.pause()
+    try:
+        for call, argument in ((client.api.exec_create, box.id), (client.api.exec_start, created)):
+            arguments = (argument, "true") if argument == box.id else (argument,)
+            with pytest.raises(docker.errors.APIError, match="is paused, unpause the container before exec") as refused:
+                call(*arguments)
+            assert refused.value.status_code == 409
+    finally:
+        box.unpause()
+    assert client.api.exec_start(created) == b""
+
+
+# -- clients that are slow, or go -----------------------------------------------------------------------------------
+
+
+def test_a_client_that_does_not_read_makes_its_own_exec_wait_and_nothing_else(client, box):
+    stream = box.exec_run(["sh", "-c", "yes | head -c 20000000; touch /done"], socket=True).output
+    held = time.monotonic() + 0.5
+    while time.monotonic() < held:
+        assert box.exec_run("test -e /done").exit_code == 1
+    assert sum(len(data) for _, data in frames_iter(stream._sock, tty=False)) == 20_000_000
+    assert box.exec_run("test -e /done").exit_code == 0
+    stream.close()
+
+
+def test_a_process_goes_on_when_its_client_has_gone_and_its_output_is_dropped(shared_busybox, client, box):
+    created = client.api.exec_create(box.id, ["sh", "-c", "yes | head -c 3000000; touch /done; exit 9"])["Id"]
+    stream = client.api.exec_start(created, socket=True)
+    assert stream._sock.recv(100)
+    stream._sock.shutdown(socket.SHUT_RDWR)
+    stream.close()
+    assert ended(client, created)["ExitCode"] == 9
+    assert box.exec_run("test -e /done").exit_code == 0
+    until(lambda: not exec_shims(shared_busybox))
+
+
+def test_what_an_exec_leaves_behind_does_not_hold_its_client(box, cli):
+    began = time.monotonic()
+    done = cli(box.name, "sh", "-c", "while :; do echo more; sleep 0.01; done & echo first; exit 6")
+    assert done.returncode == 6
+    assert done.stdout.startswith(("first\n", "more\n"))
+    assert time.monotonic() - began < LONG_S / 2
+
+
+def test_execs_end_with_their_container(shared_busybox, client, run):
+    for options in ({}, {"pid_mode": "host"}):
+        box = run(**options)
+        with shared_busybox.docker_popen("exec", box.name, "sh", "-c", "echo; sleep 1000", stdout=-1) as following:
+            assert following.stdout.read(1) == b"\n"
+            box.kill()
+            assert following.wait(LONG_S) == 137
+        died = until(lambda box=box: events_of(shared_busybox, box, "exec_die"))
+        assert [one["Actor"]["Attributes"]["exitCode"] for one in died] == ["137"]
+    until(lambda: not exec_shims(shared_busybox))
+
+
+# -- terminals -------------------------------------------------------------------------------------------------------
+
+
+class Terminal:
+    """A docker command at a terminal of ours."""
+
+    def __init__(self, daemon, size: tuple[int, int], *arguments):
+        self._master, slave = pty.openpty()
+        termios.tcsetwinsize(slave, size)
+        self.process = daemon.docker_popen(*arguments, stdin=slave, stdout=slave, stderr=slave, start_new_session=True)
+        os.close(slave)
+        self.shown = b""
+
+    def type(self, data: bytes) -> None:
+        os.write(self._master, data)
+
+    def read_until(self, words: bytes) -> None:
+        deadline = time.monotonic() + LONG_S
+        while words not in self.shown:
+            assert time.monotonic() < deadline
+            try:
+                self.shown += os.read(self._master, 65536)
+            except OSError as error:  # EIO: all of it was read
+                raise AssertionError(self.shown) from error
+
+    def close(self) -> None:
+        os.close(self._master)
+        self.process.wait(LONG_S)
+
+
+def test_a_terminal_echoes_has_the_clients_size_and_ends_with_the_shell(shared_busybox, box):
+    terminal = Terminal(shared_busybox, (31, 79), "exec", "-it", box.name, "sh")
+    terminal.type(b"echo $TERM; tty\n")
+    terminal.read_until(b"xterm\r\n/dev/pts/0\r\n")
+    while b"31 79\r\n" not in terminal.shown:  # the command line tells the size when it gets to it
+        terminal.shown = b""
+        terminal.type(b"stty size; echo as''ked\n")
+        terminal.read_until(b"asked\r\n")
+    terminal.type(b"exit 8\n")
+    assert terminal.process.wait(LONG_S) == 8
+    terminal.close()
+
+
+def test_the_detach_keys_leave_the_process_running(shared_busybox, client, box):
+    created = client.api.exec_create(box.id, "cat", stdin=True, tty=True, detach_keys="ctrl-a,d")["Id"]
+    assert client.api.exec_inspect(created)["DetachKeys"] == "AWQ="
+    stream = client.api.exec_start(created, tty=True, socket=True)
+    stream._sock.sendall(b"x\x01")
+    assert stream._sock.recv(4096) == b"x"
+    stream._sock.sendall(b"dy")
+    assert stream._sock.recv(4096) == b""
+    stream.close()
+    assert client.api.exec_inspect(created)["Running"] is True
+    (told,) = events_of(shared_busybox, box, "exec_detach")
+    assert told["Actor"]["Attributes"]["execID"] == created
+
+
+def test_a_terminal_is_raw_for_the_sdk_and_can_be_resized(client, box):
+    created = client.api.exec_create(box.id, ["sh", "-c", "read x; stty size"], stdin=True, tty=True)["Id"]
+    stream = client.api.exec_start(created, tty=True, socket=True)
+    client.api.exec_resize(created, height=17, width=91)
+    stream._sock.sendall(b"go\n")
+    shown = b""
+    while data := stream._sock.recv(4096):
+        shown += data
+    assert shown == b"go\r\n17 91\r\n"
+    stream.close()
+    assert client.api.exec_inspect(created)["ExitCode"] == 0
+
+
+# -- confinement -----------------------------------------------------------------------------------------------------
+
+FIELDS = "Uid Gid Groups CapInh CapPrm CapEff CapBnd CapAmb NoNewPrivs Seccomp"
+STATUS = f"for n in {FIELDS}; do grep ^$n: /proc/self/status; done"
+
+
+def test_an_exec_is_confined_as_the_first_process(run, cli):
+    box = run(
+        "sh",
+        "-c",
+        f"{STATUS}; exec sleep 1000",
+        cap_drop=["MKNOD"],
+        cap_add=["NET_ADMIN"],
+        security_opt=["no-new-privileges"],
+    )
+    until(lambda: box.logs().count(b"\n") == 10)
+    assert cli(box.name, "sh", "-c", STATUS).stdout.encode() == box.logs()
+    assert cli(box.name, "sh", "-c", "cat /proc/self/cgroup").stdout == cli(box.name, "cat", "/proc/1/cgroup").stdout
+
+
+def test_another_user_has_no_capabilities_even_of_a_privileged_exec(box, cli):
+    def capabilities(*options):
+        lines = cli(*options, box.name, "grep", "Cap", "/proc/self/status").stdout.splitlines()
+        return {name: int(value, 16) for name, value in (line.split(":") for line in lines)}
+
+    plain, other = capabilities(), capabilities("-u", "1000")
+    assert plain["CapEff"] == plain["CapPrm"] == plain["CapBnd"] != 0
+    assert (other["CapEff"], other["CapPrm"], other["CapInh"], other["CapAmb"]) == (0, 0, 0, 0)
+    assert other["CapBnd"] == plain["CapBnd"]
+    privileged = capabilities("--privileged")
+    assert privileged["CapEff"] == privileged["CapBnd"]
+    assert privileged["CapEff"] & plain["CapEff"] == plain["CapEff"] != privileged["CapEff"]
+    assert capabilities("--privileged", "-u", "1000")["CapEff"] == 0
+
+
+def test_no_working_directory_leads_out_of_the_container_and_no_descriptor_leaks(box, cli):
+    secret = os.stat("/etc/passwd").st_ino
+    for number in range(20):
+        done = cli("-w", f"/proc/self/fd/{number}", box.name, "stat", "-c", "%i", "../../../../../../etc/passwd")
+        assert done.returncode != 0 or int(done.stdout) != secret, number
+    shown = cli("-i", box.name, "sh", "-c", "echo /proc/self/fd/*").stdout.split()
+    assert set(shown) <= {f"/proc/self/fd/{number}" for number in range(4)}  # 3: the folder that is read
+
+
+# -- the daemon ends -------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("options", [(), ("-t",)])
+def test_an_exec_outlives_a_daemon_that_is_killed_and_the_next_one_knows_its_end(busybox, options):
+    busybox.docker("run", "-d", "--name", "box", "busybox", "sleep", "1000")
+    script = "while [ ! -e /go ]; do echo printing; done; touch /gone; exit 7"
+    with busybox.docker_popen("exec", *options, "box", "sh", "-c", script, stdout=-1, stderr=-3) as following:
+        assert following.stdout.read(8) == b"printing"
+        (exec_id,) = json.loads(busybox.docker("inspect", "-f", "{{json .ExecIDs}}", "box").stdout)
+        busybox.kill()
+        following.stdout.close()
+        following.wait(LONG_S)
+    root = busybox.data_root / "containers" / busybox.container_ids()[0] / "rootfs"
+    (root / "go").touch()
+    until((root / "gone").exists)
+    until(lambda: list((busybox.exec_root / "containers").glob("*/execs/*/exit.json")))
+    busybox.start()
+    with contextlib.closing(docker.DockerClient(base_url=busybox.host, version="auto")) as client:
+        shown = ended(client, exec_id)
+        assert shown["ExitCode"] == 7
+        assert shown["ProcessConfig"]["arguments"] == ["-c", script]
+        box = client.containers.get("box")
+        assert [one["Actor"]["Attributes"]["exitCode"] for one in events_of(busybox, box, "exec_die")] == ["7"]
+        busybox.restart()
+        with pytest.raises(docker.errors.NotFound):
+            client.api.exec_inspect(exec_id)
+        assert events_of(busybox, box, "exec_die") == []
+
+
+def test_a_daemon_that_is_killed_and_comes_back_hears_the_end_of_what_goes_on(busybox):
+    busybox.docker("run", "-d", "--name", "box", "busybox", "sleep", "1000")
+    busybox.docker("exec", "-d", "box", "sh", "-c", "while [ ! -e /go ]; do sleep 0.01; done; exit 5")
+    (exec_id,) = json.loads(busybox.docker("inspect", "-f", "{{json .ExecIDs}}", "box").stdout)
+    busybox.kill()
+    busybox.start()
+    with contextlib.closing(docker.DockerClient(base_url=busybox.host, version="auto")) as client:
+        assert client.api.exec_inspect(exec_id)["Running"] is True
+        assert client.containers.get("box").attrs["ExecIDs"] == [exec_id]
+        busybox.docker("exec", "box", "touch", "/go")
+        until(lambda: client.api.exec_inspect(exec_id)["ExitCode"] == 5)
+
+
+def test_execs_leave_no_process_no_file_and_no_descriptor(shared_busybox, client, box):
+    descriptors = f"/proc/{shared_busybox.process.pid}/fd"
+    assert box.exec_run("true").exit_code == 0
+    until(lambda: not exec_shims(shared_busybox))
+    before, processes = len(os.listdir(descriptors)), sorted(shared_busybox.processes())
+    for number in range(30):
+        assert box.exec_run(["sh", "-c", f"exit {number % 5}"], stdin=number % 2 == 0).exit_code == number % 5
+    until(lambda: not exec_shims(shared_busybox) and not folders(shared_busybox, box))
+    until(lambda: len(os.listdir(descriptors)) <= before)
+    assert sorted(shared_busybox.processes()) == processes
