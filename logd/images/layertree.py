@@ -13,90 +13,49 @@ no lower layer has is dropped, since a directory that exists in one layer alone 
 Source: OCI image-spec layer.md; the kernel's Documentation/filesystems/overlayfs.rst; tar(5).
 """
 
-import contextlib
 import errno
 import os
 import stat
 import tarfile
 from collections.abc import Sequence
-from typing import Final, cast
+from typing import Final
 
 from logd.images import attributes
-from logd.images.attributes import OVERLAY_XATTRS, time_of
+from logd.images.attributes import OVERLAY_XATTRS
 from logd.images.kernel import RESOLVE_BENEATH, RESOLVE_NO_MAGICLINKS, RESOLVE_NO_SYMLINKS, RESOLVE_NO_XDEV, openat2
 from logd.images.limits import Limits
 from logd.images.lowerlayers import OPAQUE_XATTR, LowerLayers, is_opaque, is_whiteout
-from logd.images.tarstream import CHUNK, ArchiveRefused, Source
+from logd.images.tarstream import ArchiveRefused, Source
+from logd.images.treebuilder import O_DIRECTORY_PATH, TreeBuilder, status
 from logd.images.trees import remove_tree
 
 WHITEOUT: Final = ".wh."
 WHITEOUT_META: Final = ".wh..wh."
 OPAQUE: Final = ".wh..wh..opq"
 IN_LAYER: Final = RESOLVE_BENEATH | RESOLVE_NO_MAGICLINKS | RESOLVE_NO_XDEV
-O_DIRECTORY_PATH: Final = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW
-FILE_TYPES: Final = (tarfile.REGTYPE, tarfile.AREGTYPE, tarfile.CONTTYPE, tarfile.GNUTYPE_SPARSE)
-NODE_TYPES: Final = {tarfile.CHRTYPE: stat.S_IFCHR, tarfile.BLKTYPE: stat.S_IFBLK, tarfile.FIFOTYPE: stat.S_IFIFO}
-REFUSING: Final = (
-    *(errno.EXDEV, errno.ELOOP, errno.ENOTDIR, errno.EISDIR, errno.ENAMETOOLONG, errno.EINVAL, errno.ENOENT),
-    *(errno.EEXIST, errno.EMLINK, errno.EPERM, errno.EFBIG, errno.ENOTSUP, errno.ERANGE, errno.E2BIG, errno.ENOTEMPTY),
-)
-"""What the kernel says when the entry is at fault, not the disk."""
 
 
-def clean_name(name: str, what: str) -> str:
-    """Return a relative name without empty and `.` parts, "" for the root. Raises ArchiveRefused."""
-    if name.startswith("/"):
-        raise ArchiveRefused(f"{what} {name!r} is an absolute name")
-    if "\0" in name:
-        raise ArchiveRefused(f"{what} {name!r} has a NUL in it")
-    parts = [part for part in name.split("/") if part not in {"", "."}]
-    if ".." in parts:
-        raise ArchiveRefused(f"{what} {name!r} has '..' in it")
-    return "/".join(parts)
-
-
-class LayerTree:
+class LayerTree(TreeBuilder):
     """Builds the tree below `root`. `lower` are the directories of the layers beneath, the nearest first.
 
     Directories that the tar does not name get owner, mode and attributes of those that the lower layers show, else
     root:root 0755.
     """
 
+    inside = IN_LAYER
+    kind = "layer"
+
     def __init__(self, root: int, limits: Limits, lower: Sequence[int] = ()) -> None:
-        self._root = root
-        self._limits = limits
+        super().__init__(root, limits)
         self._lower = LowerLayers(lower)
         self._whiteouts: list[tuple[str, str]] = []  # folder, name
-        self._directories: dict[str, int] = {}  # name → mtime, set last because every new entry changes it
-        self._parent = ("", root)
-        self.size = 0
-        """Bytes of the files and link targets, which is what Docker counts."""
-
-    def add(self, member: tarfile.TarInfo, source: Source) -> None:
-        """Create one entry; `source` stands at its content. Raises ArchiveRefused; OSError if the disk fails."""
-        name = clean_name(member.name, "entry")
-        try:
-            self._add(name, member, source)
-        except ArchiveRefused as error:
-            raise ArchiveRefused(f"entry {member.name!r}: {error}") from error
-        except (OSError, OverflowError, ValueError) as error:
-            if isinstance(error, OSError) and error.errno not in REFUSING:
-                raise
-            reason = error.strerror if isinstance(error, OSError) else error
-            raise ArchiveRefused(f"entry {member.name!r}: {reason}") from error
 
     def finish(self) -> None:
         """Drop whiteouts of nothing, and set the directories' times, which the entries in them have changed."""
         self._forget_parent()
         for folder, base in self._whiteouts:
             self._drop_idle_whiteout(folder, base)
-        for name, time_ns in self._directories.items():
-            with contextlib.suppress(OSError):  # a later entry took its place
-                fd = openat2(self._root, name or ".", O_DIRECTORY_PATH, IN_LAYER)
-                try:
-                    attributes.set_time(fd, time_ns)
-                finally:
-                    os.close(fd)
+        super().finish()
 
     def _add(self, name: str, member: tarfile.TarInfo, source: Source) -> None:
         folder, _, base = name.rpartition("/")
@@ -104,97 +63,30 @@ class LayerTree:
             return  # the notes of aufs, where the whiteouts' names come from
         if any(part.startswith(WHITEOUT) for part in folder.split("/")):
             raise ArchiveRefused("it lies in a whiteout")
-        if not name:
-            self._root_entry(member)
-            return
-        parent = self._open_parent(folder)
         if base == OPAQUE:
-            os.setxattr(parent, OPAQUE_XATTR, b"y")
+            os.setxattr(self._open_parent(folder), OPAQUE_XATTR, b"y")
         elif base.startswith(WHITEOUT):
-            self._whiteout(parent, folder, base.removeprefix(WHITEOUT))
-        elif member.type == tarfile.DIRTYPE:
-            self._directory(parent, base, name, member)
+            self._whiteout(self._open_parent(folder), folder, base.removeprefix(WHITEOUT))
         else:
-            self._replace(parent, base, name)
-            self._leaf(parent, base, member, source)
+            super()._add(name, member, source)
 
-    def _root_entry(self, member: tarfile.TarInfo) -> None:
-        if member.type != tarfile.DIRTYPE:
-            raise ArchiveRefused("the root of a layer can only be a directory")
-        self._directories[""] = time_of(member)
-        attributes.set_all(self._root, member)
-
-    def _leaf(self, parent: int, base: str, member: tarfile.TarInfo, source: Source) -> None:
-        if member.type in FILE_TYPES:
-            self._file(parent, base, member, source)
-        elif member.type == tarfile.SYMTYPE:
-            self._symlink(parent, base, member)
-        elif member.type == tarfile.LNKTYPE:
-            self._hard_link(parent, base, member)
-        elif member.type in NODE_TYPES:
-            mode = NODE_TYPES[member.type] | 0o600
-            os.mknod(base, mode, os.makedev(member.devmajor, member.devminor), dir_fd=parent)
-            attributes.set_at(parent, base, member)
-        else:
-            raise ArchiveRefused(f"its type {member.type!r} is not known")
-
-    def _file(self, parent: int, base: str, member: tarfile.TarInfo, source: Source) -> None:
-        self._count(member.size)
-        fd = os.open(base, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600, dir_fd=parent)
-        try:
-            source.seek(member.offset_data)
-            if member.sparse is None:
-                _copy(source, fd, member.size)
-            else:
-                _copy_sparse(source, fd, member.size, cast("list[tuple[int, int]]", member.sparse))
-            attributes.set_all(fd, member)
-            attributes.set_time(fd, time_of(member))
-        finally:
-            os.close(fd)
-
-    def _symlink(self, parent: int, base: str, member: tarfile.TarInfo) -> None:
-        target = member.linkname
-        depth = len(clean_name(member.name, "entry").split("/")) - 1
-        for part in [] if target.startswith("/") else target.split("/"):
-            depth += {"..": -1, ".": 0, "": 0}.get(part, 1)
-            if depth < 0:
-                raise ArchiveRefused(f"the symbolic link's target {target!r} leads outside of the layer")
-        self._count(len(os.fsencode(target)))
-        os.symlink(target, base, dir_fd=parent)
-        attributes.set_at(parent, base, member)
-
-    def _hard_link(self, parent: int, base: str, member: tarfile.TarInfo) -> None:
-        target = clean_name(member.linkname, "hard link to")
+    def _target_of(self, member: tarfile.TarInfo) -> str:
+        target = super()._target_of(member)
         if any(part.startswith(WHITEOUT) for part in target.split("/")):
             raise ArchiveRefused(f"it is a hard link to the whiteout {target!r}")
-        folder, _, last = target.rpartition("/")
-        holder = openat2(self._root, folder or ".", O_DIRECTORY_PATH, IN_LAYER | RESOLVE_NO_SYMLINKS)
-        try:
-            if not last or stat.S_ISDIR(os.stat(last, dir_fd=holder, follow_symlinks=False).st_mode):
-                raise ArchiveRefused(f"it is a hard link to the directory {target!r}")
-            os.link(last, base, src_dir_fd=holder, dst_dir_fd=parent, follow_symlinks=False)
-        finally:
-            os.close(holder)
-        attributes.set_linked(parent, base, member)
+        return target
 
-    def _directory(self, parent: int, base: str, name: str, member: tarfile.TarInfo) -> None:
-        before = _stat(parent, base)
-        if before is None or not stat.S_ISDIR(before.st_mode):
-            self._replace(parent, base, name)
-            os.mkdir(base, 0o700, dir_fd=parent)
-        fd = os.open(base, O_DIRECTORY_PATH | os.O_CLOEXEC, dir_fd=parent)
-        try:
-            if before is not None and not stat.S_ISDIR(before.st_mode):
-                os.setxattr(fd, OPAQUE_XATTR, b"y")  # what was there hid the lower directory, and so must this one
-            attributes.set_all(fd, member)
-            self._directories[name] = time_of(member)
-        finally:
-            os.close(fd)
+    def _directory_made(self, fd: int, before: os.stat_result | None) -> None:
+        if before is not None and not stat.S_ISDIR(before.st_mode):
+            os.setxattr(fd, OPAQUE_XATTR, b"y")  # what was there hid the lower directory, and so must this one
+
+    def _remove_tree(self, parent: int, base: str) -> None:
+        remove_tree(parent, base)
 
     def _whiteout(self, parent: int, folder: str, base: str) -> None:
         if base in {"", ".", ".."}:
             raise ArchiveRefused("it is a whiteout of nothing")
-        before = _stat(parent, base)
+        before = status(parent, base)
         if before is None:
             os.mknod(base, stat.S_IFCHR, os.makedev(0, 0), dir_fd=parent)
             self._whiteouts.append((folder, base))
@@ -215,7 +107,7 @@ class LayerTree:
                 return  # a later entry took the folder's place, or it was reached through a link: let it be
             raise
         try:
-            before = _stat(parent, base)
+            before = status(parent, base)
             if before is None or not is_whiteout(before):
                 return
             hidden = any(self._opaque_here("/".join(parts[:depth])) for depth in range(1, len(parts) + 1))
@@ -231,71 +123,16 @@ class LayerTree:
         finally:
             os.close(fd)
 
-    def _replace(self, parent: int, base: str, name: str) -> None:
-        """Remove what an earlier entry of this layer put there."""
-        before = _stat(parent, base)
-        if before is None:
-            return
-        if stat.S_ISDIR(before.st_mode):
-            remove_tree(parent, base)
-        else:
-            os.unlink(base, dir_fd=parent)
-        if self._parent[0] == name or self._parent[0].startswith(f"{name}/"):
-            self._forget_parent()
-
-    def _open_parent(self, folder: str) -> int:
-        """Return a descriptor of the directory `folder`, made if need be, good until the next call."""
-        if self._parent[0] != folder:
-            self._forget_parent()
-            if folder:
-                self._parent = (folder, self._open_or_make(folder))
-        return self._parent[1]
-
-    def _forget_parent(self) -> None:
-        if self._parent[1] != self._root:
-            os.close(self._parent[1])
-        self._parent = ("", self._root)
-
-    def _open_or_make(self, folder: str) -> int:
-        try:
-            return self._open_folder(folder)
-        except OSError as error:
-            if error.errno not in {errno.ENOENT, errno.ENOTDIR}:
-                raise
-        parts = folder.split("/")
-        fd = os.dup(self._root)
-        for depth, base in enumerate(parts, 1):
-            above, prefix = fd, "/".join(parts[:depth])
-            try:
-                fd = self._open_or_make_one(above, base, prefix)
-            finally:
-                os.close(above)
-        return fd
-
-    def _open_folder(self, folder: str) -> int:
-        try:
-            return openat2(self._root, folder, os.O_RDONLY | os.O_DIRECTORY, IN_LAYER)
-        except OSError as error:
-            if error.errno == errno.EXDEV:
-                raise ArchiveRefused("it lies behind a symbolic link that leads outside of the layer") from error
-            raise
-
     def _open_or_make_one(self, above: int, base: str, prefix: str) -> int:
-        """Open the directory `prefix`, which is `base` in the open directory above it; a whiteout gives way to it."""
-        with contextlib.suppress(FileNotFoundError, NotADirectoryError):
-            return self._open_folder(prefix)
-        before = _stat(above, base)
+        """Open the directory `prefix`, made if need be; a whiteout gives way to it."""
+        before = status(above, base)
         hides = before is not None and is_whiteout(before)
-        if before is not None and not hides:
-            raise ArchiveRefused(f"{prefix!r} is not a directory")
         if hides:
             os.unlink(base, dir_fd=above)
-        os.mkdir(base, 0o755, dir_fd=above)
-        fd = os.open(base, O_DIRECTORY_PATH | os.O_CLOEXEC, dir_fd=above)
-        os.fchmod(fd, 0o755)
+        fd = super()._open_or_make_one(above, base, prefix)
         if hides:
             os.setxattr(fd, OPAQUE_XATTR, b"y")
-        else:
+        elif before is None:
             self._inherit(fd, prefix)
         return fd
 
@@ -314,37 +151,3 @@ class LayerTree:
             self._directories[folder] = there.st_mtime_ns
         finally:
             os.close(below)
-
-    def _count(self, size: int) -> None:
-        self.size += size
-        if self.size > self._limits.max_bytes:
-            raise ArchiveRefused(f"the files are larger than {self._limits.max_bytes} bytes together")
-
-
-def _stat(parent: int, base: str) -> os.stat_result | None:
-    try:
-        return os.stat(base, dir_fd=parent, follow_symlinks=False)
-    except FileNotFoundError:
-        return None
-
-
-def _copy(source: Source, fd: int, size: int) -> None:
-    while size:
-        part = source.take(min(size, CHUNK))
-        size -= len(part)
-        while part:
-            part = part[os.write(fd, part) :]
-
-
-def _copy_sparse(source: Source, fd: int, size: int, extents: Sequence[tuple[int, int]]) -> None:
-    """Write the data where the map says, in rising order, and leave holes between."""
-    end = 0
-    for offset, length in extents:
-        if length == 0:
-            continue  # GNU tar pads its table with these, and ends it with one at the file's end
-        if length < 0 or offset < end or offset + length > size:
-            raise ArchiveRefused("its map of holes is damaged")
-        end = offset + length
-        os.lseek(fd, offset, os.SEEK_SET)
-        _copy(source, fd, length)
-    os.ftruncate(fd, size)

@@ -25,9 +25,10 @@ import traceback
 from typing import Any, Final
 
 from logd.images.kernel import die_with_parent, forbid_new_privileges
-from logd.images.layertree import FILE_TYPES, LayerTree, clean_name
+from logd.images.layertree import LayerTree
 from logd.images.limits import Limits
 from logd.images.tarstream import CHUNK, ArchiveRefused, Source, members
+from logd.images.treebuilder import FILE_TYPES, clean_name
 from logd.images.trees import OPEN_DIRECTORY
 
 BLOB_NAME: Final = re.compile(r"blobs/sha256/([0-9a-f]{64})")
