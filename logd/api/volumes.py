@@ -120,7 +120,7 @@ async def prune(call: Call) -> web.Response:
                 trash = await volumes.remove(record.name)
             except LogdError:  # a container has it, or it can't be removed now
                 continue
-            reclaimed += await asyncio.to_thread(folder_bytes, trash)
+            reclaimed += await asyncio.to_thread(folder_bytes, trash / "_data")
             await asyncio.to_thread(delete_folder, trash)
             deleted.append(record.name)
     call.parts.events.publish("volume", "prune", "", {"reclaimed": str(reclaimed)})

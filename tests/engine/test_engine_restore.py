@@ -181,7 +181,7 @@ async def test_a_container_that_cannot_be_read_is_left_out_and_left_alone(home, 
         newer = await driver.create("true", name="newer")
         await driver.create("true", name="kept")
     record = newer.dir / FILE_NAME
-    record.write_bytes(record.read_bytes().replace(b'"version": 1', b'"version": 7'))
+    record.write_bytes(record.read_bytes().replace(b'"version": 2', b'"version": 7'))
     async with home.engine() as driver:
         assert [one.name for one in driver.engine.containers()] == ["kept"]
         assert "version 7, written by a newer logd" in caplog.text
