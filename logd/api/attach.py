@@ -7,7 +7,6 @@ Source: Docker Engine API 1.47, ContainerAttach; what the end of stdin means, do
 """
 
 import asyncio
-import re
 from typing import TYPE_CHECKING, Final
 
 from aiohttp import web
@@ -17,7 +16,8 @@ from logd.api.hijack import Connection, Hijacked, take_over
 from logd.api.lineframes import LineEncoder, describe_gap
 from logd.api.logs import readable, stream_type
 from logd.api.logstream import LogStream
-from logd.errors import Conflict, InvalidParameter
+from logd.engine.detach import DetachKeys, parse_detach_keys
+from logd.errors import Conflict
 from logd.logstore.selection import Selection
 from logd.record import Gap
 
@@ -25,14 +25,10 @@ if TYPE_CHECKING:
     from logd.container import Container
     from logd.engine.attach import Attachment
 
-DETACH_KEYS: Final = re.compile(r"(?:[\x00-\x7f]|ctrl-[a-z@\[\\\]^_])(?:,(?:[\x00-\x7f]|ctrl-[a-z@\[\\\]^_]))*")
-
 
 async def attach(call: Call) -> web.StreamResponse:
     """Answer once attached, then carry the streams until the output ends or the client goes."""
-    keys = call.text("detachKeys")
-    if keys and not DETACH_KEYS.fullmatch(keys):
-        raise InvalidParameter(f"Invalid detach keys ({keys}) provided")
+    parse_detach_keys(call.text("detachKeys"))
     container = call.engine.get(call.name)
     _check_attachable(call, container)
     if call.flag("logs"):
@@ -100,12 +96,9 @@ class _Client:
 
     async def carry(self, attachment: "Attachment") -> None:
         """Carry input and output until the output ends, or the client has gone or detached."""
-        spec, connection = self._container.spec, self.connection
-        stdin = self._call.flag("stdin") and spec.open_stdin
+        connection = self.connection
         output = asyncio.create_task(_send(attachment, self._encoder, connection), name="attach: output")
-        source = asyncio.create_task(
-            _receive(attachment, connection, stdin=stdin, once=spec.stdin_once), name="attach: input"
-        )
+        source = asyncio.create_task(self._receive(attachment), name="attach: input")
         try:
             await asyncio.wait((output, source), return_when=asyncio.FIRST_COMPLETED)
             for task in (output, source):
@@ -118,6 +111,32 @@ class _Client:
             source.cancel()
             await asyncio.wait((output, source))
 
+    async def _receive(self, attachment: "Attachment") -> None:
+        """Pass input on. Returns when the client has gone, has left, or the end of its input means that it leaves."""
+        spec, connection = self._container.spec, self.connection
+        if not (self._call.flag("stdin") and spec.open_stdin):
+            while await connection.read():
+                pass
+            await connection.wait_lost()
+        elif spec.tty:
+            await self._receive_typed(attachment)
+        else:
+            while data := await connection.read():
+                await attachment.write_stdin(data)
+            await attachment.close_stdin()
+            if spec.stdin_once and not connection.lost:
+                await connection.wait_lost()
+
+    async def _receive_typed(self, attachment: "Attachment") -> None:
+        """Pass on what is typed, until its end or the detach keys; either leaves the container as it is."""
+        keys = DetachKeys(parse_detach_keys(self._call.text("detachKeys")))
+        while data := await self.connection.read():
+            await attachment.write_stdin(keys.feed(data))
+            if keys.found:
+                attachment.detach()
+                return
+        await attachment.write_stdin(keys.finish())
+
 
 async def _send(attachment: "Attachment", encoder: LineEncoder, connection: Connection) -> None:
     """Send output as it comes, until its end or a stretch that this client came too late for."""
@@ -127,18 +146,6 @@ async def _send(attachment: "Attachment", encoder: LineEncoder, connection: Conn
             await connection.write(encoder.encode(items[:-1]) + encoder.error(describe_gap(lost)))
             return
         await connection.write(encoder.encode(items))
-
-
-async def _receive(attachment: "Attachment", connection: Connection, *, stdin: bool, once: bool) -> None:
-    """Pass input on. Returns when the client has gone, or when the end of its input means that it detaches."""
-    while data := await connection.read():
-        if stdin:
-            await attachment.write_stdin(data)
-    if stdin:
-        await attachment.close_stdin()
-    if connection.lost or (stdin and not once):
-        return
-    await connection.wait_lost()
 
 
 ROUTES: Final = [Route("POST", "/containers/{name}/attach", attach, stream="attach")]

@@ -8,7 +8,8 @@ from typing import Any, Final
 from aiohttp import web
 
 from logd.api.call import Call, Route, Version, done, json_line
-from logd.errors import Conflict, InvalidParameter
+from logd.errors import InvalidParameter
+from logd.runtime.validate import MAX_CELLS
 
 LONGEST_EMPTY_BODY: Final = 7  # bytes; dockerd takes "{}" and "null" for no body
 
@@ -84,13 +85,19 @@ async def rename(call: Call) -> web.Response:
 
 
 async def resize(call: Call) -> web.Response:
-    """POST /containers/{name}/resize: dockerd answers 200 for a container without a terminal and changes nothing."""
-    call.required_number("h")
-    call.required_number("w")
-    container = call.engine.get(call.name)
-    if not container.state.running:
-        raise Conflict(f"Container {container.id} is not running")
+    """POST /containers/{name}/resize."""
+    rows, columns = terminal_size(call)
+    await call.engine.resize(call.name, rows, columns)
     return done(200)
+
+
+def terminal_size(call: Call) -> tuple[int, int]:
+    """Return the rows and columns of a request to resize a terminal. Raises InvalidParameter."""
+    rows, columns = call.required_number("h"), call.required_number("w")
+    for key, cells in (("h", rows), ("w", columns)):
+        if not 0 <= cells <= MAX_CELLS:
+            raise InvalidParameter(f'invalid value for "{key}": {cells} (a terminal has 0 to {MAX_CELLS})')
+    return rows, columns
 
 
 ROUTES: Final = [

@@ -7,6 +7,7 @@ store keeps, it is cut off with the reason.
 
 import asyncio
 import contextlib
+import errno
 import logging
 import os
 from collections.abc import Coroutine
@@ -27,6 +28,8 @@ ACK_BYTES: Final = 1 << 20
 """A lease is renewed when this much was taken; the shim lets a reader lag eight times as far."""
 IDLE_S: Final = 0.2
 """Or when for so long nothing more came."""
+NOBODY_READS: Final = frozenset({errno.EPIPE, errno.EIO})
+"""What writing to a pipe, and to the master of a terminal, ends with then."""
 NOT_READ: Final = 1 << 62
 """The acknowledged position of a stream that nobody reads: it holds nothing back."""
 
@@ -195,7 +198,7 @@ class Attachment:
         await renew_lease(self._container)
 
     async def write_stdin(self, data: bytes) -> None:
-        """Write to the container's standard input, waiting while its pipe is full.
+        """Write to the container's standard input, waiting while its pipe or terminal is full.
 
         Returns without effect if the container has none, has ended, or does not read any more.
         """
@@ -210,7 +213,9 @@ class Attachment:
                     view = view[os.write(descriptor, view) :]
                 except BlockingIOError:
                     await _first_of(_writable(descriptor), self._ended.wait())
-                except BrokenPipeError:
+                except OSError as error:
+                    if error.errno not in NOBODY_READS:
+                        raise
                     self._stdin_closed = True
 
     async def _stdin_descriptor(self) -> int:
@@ -220,7 +225,10 @@ class Attachment:
         return self._stdin_fd
 
     async def close_stdin(self) -> None:
-        """The client's input has ended. The container sees that too, if it takes its input from one client only."""
+        """The client's input has ended. The container sees that too, if it takes its input from one client only.
+
+        A terminal has no end of input but the one that is typed.
+        """
         await self._begun.wait()
         async with self._stdin_lock:
             if self._stdin_closed:
@@ -230,12 +238,18 @@ class Attachment:
                 os.close(self._stdin_fd)
                 self._stdin_fd = -1
             container = self._container
+            if container.spec.tty:
+                return
             others = any(other is not self and other.feeds_stdin for other in container.attachments)
             if not self._stdin or not container.spec.stdin_once or others or self._ended.is_set():
                 return
             shim: Shim | None = container.shim
             if shim is not None:
                 await shim.close_stdin()
+
+    def detach(self) -> None:
+        """The client leaves the container by its own wish, and tells everybody."""
+        self._world.tell(self._container, "detach")
 
     @property
     def feeds_stdin(self) -> bool:

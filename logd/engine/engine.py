@@ -266,6 +266,19 @@ class Engine:
             raise Conflict(f"container {ref} is marked for removal and cannot be attached to")
         return Attachment(self._world, container, stdin=stdin, stdout=stdout, stderr=stderr, start=start)
 
+    async def resize(self, ref: str, rows: int, columns: int) -> None:
+        """Set the size of a container's terminal; one without is left as it is. Raises Conflict if it does not run."""
+        container = self.get(ref)
+        check_not_restarting(container)
+        if not container.state.running or container.shim is None:
+            raise Conflict(f"Container {container.id} is not running")
+        if container.spec.tty:
+            try:
+                await container.shim.resize(rows, columns)
+            except (LogdError, OSError) as error:
+                raise Conflict(f"the terminal of container {container.id} is gone: {error}") from error
+        self._world.tell(container, "resize", {"height": str(rows), "width": str(columns)})
+
     def inspect(self, container: Container, size: bool = False) -> dict[str, Any]:
         """Return Docker's ContainerJSON; with `size` the disk is walked, so call it in a thread."""
         shown = inspect.inspect(container, self._layers(container), self._world.networks)

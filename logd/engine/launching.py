@@ -102,6 +102,7 @@ def launch_of(config: DaemonConfig, container: Container) -> Launch:
         run=container.run,
         open_stdin=container.spec.open_stdin,
         stdin_once=container.spec.stdin_once,
+        terminal=container.spec.tty,
         memory_limit=container.host.memory,
         store=store_options(container.host.log_config, config),
     )

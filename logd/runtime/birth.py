@@ -7,12 +7,13 @@ import errno
 import marshal
 import os
 from socket import SocketType
-from typing import Any
+from typing import Any, Final
 
 from logd.logstore.opening import open_store
 from logd.logstore.segment import Kind
 from logd.logstore.writer import StoreWriter
-from logd.runtime import command, oom, packets, pidfd, pipes
+from logd.record import STDOUT
+from logd.runtime import command, oom, packets, pidfd, pipes, terminal
 from logd.runtime.protocol import (
     SOCKET_NAME,
     STATE_FILE,
@@ -25,6 +26,9 @@ from logd.runtime.protocol import (
     start_ticks,
     write_json,
 )
+
+TERMINAL_WAIT_S: Final = 5.0
+"""How long a terminal is waited for once the runtime has created its container: it has been sent by then."""
 
 
 class CreateFailed(Exception):
@@ -55,7 +59,8 @@ def create(launch: Launch, daemon: SocketType | None, keeper: SocketType, shim: 
 def _create(launch: Launch) -> tuple[dict[str, int], StoreWriter, SocketType]:
     """Return our ends of the pipes, the store's writer, the control socket. Raises CreateFailed."""
     held, theirs = _make_pipes(launch)
-    runtime = _spawn_create(launch, theirs)
+    console = terminal.ConsoleSocket(launch.exec_dir) if launch.terminal else None
+    runtime = _spawn_create(launch, theirs, console)
     try:
         listener = listen_in(launch.exec_dir, SOCKET_NAME)
         writer = open_store(os.path.join(launch.container_dir, "log"), launch.store)  # while the runtime works
@@ -68,13 +73,31 @@ def _create(launch: Launch) -> tuple[dict[str, int], StoreWriter, SocketType]:
         writer.close()
         os.unlink(os.path.join(launch.exec_dir, SOCKET_NAME))
         raise CreateFailed(*command.failure(launch.exec_dir, "create", status))
+    if console is not None:
+        held |= _take_terminal(launch, console)
     return held, writer, listener
 
 
+def _take_terminal(launch: Launch, console: terminal.ConsoleSocket) -> dict[str, int]:
+    """Return the master twice, which is to the container what its stdin and stdout are to another."""
+    try:
+        master = console.receive(TERMINAL_WAIT_S)
+    except OSError as error:
+        command.run(launch, ["delete", "--force", launch.container_id])
+        raise CreateFailed(f"terminal of the container: {error}", command.RUNTIME_FAILED_EXIT) from error
+    finally:
+        console.close()
+    return {"stdin": os.dup(master), "stdout": master}
+
+
 def _make_pipes(launch: Launch) -> tuple[dict[str, int], tuple[int, int, int]]:
-    """Return our ends by name, and the container's stdin, stdout and stderr."""
+    """Return our ends by name, and the container's stdin, stdout and stderr (of a terminal: what it does not use)."""
     size = pipes.pipe_size(launch.memory_limit)
     held: dict[str, int] = {}
+    if launch.terminal:
+        held["stdout-stage-out"], held["stdout-stage-in"] = pipes.staging_pipe(size)
+        unused, *others = (os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC) for _ in range(3))
+        return held, (unused, others[0], others[1])
     if launch.open_stdin:
         stdin, held["stdin"] = pipes.stdin_pipe()
     else:
@@ -87,9 +110,10 @@ def _make_pipes(launch: Launch) -> tuple[dict[str, int], tuple[int, int, int]]:
     return held, (stdin, theirs[0], theirs[1])
 
 
-def _spawn_create(launch: Launch, stdio: tuple[int, int, int]) -> int:
+def _spawn_create(launch: Launch, stdio: tuple[int, int, int], console: terminal.ConsoleSocket | None) -> int:
+    arguments = command.create_arguments(launch, console.path if console else "")
     try:
-        runtime = command.spawn(launch, command.create_arguments(launch), stdio)
+        runtime = command.spawn(launch, arguments, stdio)
     except OSError as error:
         text = f"OCI runtime {launch.runtime[0]}: {os.strerror(error.errno or errno.EIO)}"
         raise CreateFailed(text, command.RUNTIME_FAILED_EXIT) from error
@@ -104,7 +128,8 @@ def _read_pid(launch: Launch) -> int:
 
 
 def _save_state(launch: Launch, held: dict[str, int], pid: int) -> None:
-    inodes = {name: pipes.inode(held[name]) for name in ("stdin", "stdout", "stderr") if name in held}
+    piped = () if launch.terminal else ("stdin", "stdout", "stderr")
+    inodes = {name: pipes.inode(held[name]) for name in piped if name in held}
     known = {"version": VERSION, "pid": pid, "ticks": start_ticks(pid), "shim": os.getppid()}
     write_json(launch.exec_dir, STATE_FILE, {**known, "inodes": inodes, "launch": launch.to_json()})
 
@@ -124,7 +149,8 @@ def take_over(launch: Launch, pid: int, shim: SocketType) -> None:
 def recover(launch: Launch, keeper: SocketType, pid: int, ticks: int, inodes: dict[str, int]) -> None:
     """Open the pipes of a container that every process of ours has left, and give them to the keeper.
 
-    It then sees this process end, and has a shim take over as for any other that died.
+    It then sees this process end, and has a shim take over as for any other that died. A terminal is lost: its master
+    can't be opened anew.
     """
     opened = pidfd.open_process(pid, ticks)
     if opened is None:
@@ -136,6 +162,8 @@ def recover(launch: Launch, keeper: SocketType, pid: int, ticks: int, inodes: di
     for name, stream in pipes.STREAM_OF.items():
         if name in held:
             held[f"{name}-stage-out"], held[f"{name}-stage-in"] = pipes.staging_pipe(size)
+        if launch.terminal and stream != STDOUT:
+            continue
         writer.note_gap(stream, 0, "crash")  # what was staged, and all that followed where the pipe is gone too
     writer.close()
     hand_over(keeper, held, pid)

@@ -6,6 +6,7 @@ dies is held by the keeper and goes first when the next shim begins.
 
 import os
 import time
+from errno import EIO
 from typing import Final
 
 from logd.logstore.writer import StoreWriter
@@ -33,7 +34,7 @@ LEASE_LAG_BYTES: Final = 8 << 20
 
 
 class Source:
-    """One stream of the container: its pipe and the staging pipe behind it."""
+    """One stream of the container: its pipe, or the master of its terminal, and the staging pipe behind it."""
 
     __slots__ = ("pipe", "stage_in", "stage_out", "staged", "stream")
 
@@ -94,6 +95,10 @@ class Capture:
             moved = os.splice(source.pipe, source.stage_in, want, flags=os.SPLICE_F_NONBLOCK)
         except BlockingIOError:
             return True
+        except OSError as error:
+            if error.errno != EIO:  # a terminal's way to say that nobody has it any more
+                raise
+            return False
         if not moved:
             return False
         source.staged = moved

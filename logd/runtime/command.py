@@ -61,10 +61,11 @@ def run(launch: Launch, arguments: list[str], stdout: int | None = None) -> int:
     return wait(child)
 
 
-def create_arguments(launch: Launch) -> list[str]:
-    """Return the verb and options that create the container from its bundle."""
+def create_arguments(launch: Launch, console_path: str = "") -> list[str]:
+    """Return the verb and options that create the container from its bundle; its terminal's master goes to a socket."""
     pid_file = os.path.join(launch.exec_dir, PID_FILE)
-    return ["create", "--bundle", launch.exec_dir, "--pid-file", pid_file, launch.container_id]
+    console = ["--console-socket", console_path] if console_path else []
+    return ["create", "--bundle", launch.exec_dir, "--pid-file", pid_file, *console, launch.container_id]
 
 
 def start(launch: Launch) -> int:

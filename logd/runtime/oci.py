@@ -127,10 +127,13 @@ def default_env(spec: ContainerSpec) -> list[str]:
 def exec_process(exec_dir: Path, argv: Sequence[str]) -> bytes:
     """Return process.json of another command in a container: the bundle's own process, as it was started (blocks).
 
+    It has no terminal.
+
     Raises OSError, ValueError.
     """
     process: dict[str, Any] = orjson.loads((exec_dir / CONFIG_NAME).read_bytes())["process"]
-    return orjson.dumps({**process, "args": list(argv)})
+    process.pop("consoleSize", None)
+    return orjson.dumps({**process, "args": list(argv), "terminal": False})
 
 
 def cgroup_path(container_id: str, parent: str = "") -> str:
@@ -179,7 +182,7 @@ def _process(request: BundleRequest, user: User, caps: list[str]) -> dict[str, A
     options = security.parse_security_options(request.host)
     chosen = options.no_new_privileges
     process: dict[str, Any] = {
-        "terminal": False,
+        "terminal": request.spec.tty,
         "user": {"uid": user.uid, "gid": user.gid, "additionalGids": list(user.groups)},
         "args": [INIT_DESTINATION, "--", *request.argv] if _init_path(request) else list(request.argv),
         "env": list(request.env) if request.env is not None else default_env(request.spec),
@@ -192,6 +195,9 @@ def _process(request: BundleRequest, user: User, caps: list[str]) -> dict[str, A
     if user.uid == 0:
         # For another user execve(2) would clear both anyway; a runtime that sets them would leave them set.
         process["capabilities"] |= {"effective": caps, "permitted": caps}
+    rows, columns = request.host.console_size
+    if request.spec.tty and rows and columns:
+        process["consoleSize"] = {"height": rows, "width": columns}
     if rlimits := limits.rlimits(request.host, request.default_ulimits):
         process["rlimits"] = rlimits
     if options.apparmor:

@@ -12,6 +12,7 @@ import termios
 from typing import Final
 
 from logd.record import STDERR, STDOUT
+from logd.runtime import terminal
 
 PIPE_BYTES: Final = 1 << 20
 SMALLEST_PIPE_BYTES: Final = 64 << 10
@@ -28,8 +29,11 @@ def pipe_size(memory_limit: int) -> int:
 
 
 def capacity(pipe: int) -> int:
-    """Return how many bytes a pipe holds."""
-    return fcntl.fcntl(pipe, fcntl.F_GETPIPE_SZ)
+    """Return how many bytes a pipe holds, or the master of a terminal gives at a time."""
+    try:
+        return fcntl.fcntl(pipe, fcntl.F_GETPIPE_SZ)
+    except OSError:
+        return terminal.READ_BYTES
 
 
 def widen(pipe: int, size: int) -> None:

@@ -67,6 +67,8 @@ class Launch(NamedTuple):
     """The how-manieth start of the container, from 1."""
     open_stdin: bool = False
     stdin_once: bool = False
+    terminal: bool = False
+    """Whether the runtime makes a terminal, in place of pipes."""
     memory_limit: int = 0
     """Bytes, 0 for none: the pipes are charged to it, so they are scaled to it."""
     store: StoreOptions = StoreOptions()

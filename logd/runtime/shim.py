@@ -8,6 +8,7 @@ store's writer, nothing else, since every container pays for it. In order:
     have · record the exit at once, announce EXIT · drain, for at most 2 s, announce DRAINED · go on draining until
     the pipes end · tell the keeper to let go · end
 
+A container with a terminal has the master that the runtime sends for the pipes of stdout and stdin.
 A shim that was killed is replaced by the keeper on the same descriptors.
 """
 
@@ -26,7 +27,7 @@ from logd.logstore.ballast import FULL
 from logd.logstore.options import StoreOptions
 from logd.logstore.segment import Kind
 from logd.logstore.writer import StoreWriter
-from logd.runtime import birth, errand, oom, pidfd
+from logd.runtime import birth, errand, oom, pidfd, terminal
 from logd.runtime.capture import Capture, Source
 from logd.runtime.control import SCAN, Control
 from logd.runtime.kinship import become_shim
@@ -72,15 +73,20 @@ class Shim:
         replaced: bool,
     ) -> None:
         place, exit_fields, self._oom_file, self.pid, _ = born
-        _, container_dir, _, _, _, _, _, _, store = launch
+        _, container_dir, _, _, _, _, _, has_terminal, _, store = launch
         _, _, max_age_s, _, _, sync, _ = store
         self.launch = launch
         self.replaced = replaced
         """Whether an earlier shim of this container died."""
         self.pidfd = held["pidfd"]
         self.stdin = held.get("stdin", -1)
+        """Where its input is written: a pipe, or the master of its terminal."""
         self.keeper: SocketType | None = keeper
         self.exit: ExitStatus | None = ExitStatus(*exit_fields) if exit_fields else None
+        self._slave = -1
+        """The container's end of its terminal: while PID 1 lives, it may close that and open it again."""
+        if has_terminal and self.stdin >= 0 and not self.exit:
+            self._slave = terminal.open_slave(self.stdin)
         self.drained: tuple[int, int] | None = None
         self.writer = StoreWriter(f"{container_dir}/log", store, held["lock"], place, held.get("index", -1))
         self.capture = Capture(self.writer, _sources(held, replaced=replaced))
@@ -233,6 +239,9 @@ class Shim:
         self._attentive = True
         self._reaped_until = 0.0
         self.exit = status
+        if self._slave >= 0:
+            os.close(self._slave)
+            self._slave = -1
         write_exit_status(self.launch.exec_dir, status)
         self.control.announce(json.dumps({"event": Event.EXIT, **status._asdict()}).encode())
         self._drain_until = time.monotonic() + DRAIN_S

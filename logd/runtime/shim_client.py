@@ -10,6 +10,7 @@ from collections.abc import Callable, Coroutine
 from typing import Any, Final, Protocol
 
 from logd.errors import LogdError
+from logd.runtime import terminal
 from logd.runtime.channel import Channel, ChannelClosed
 from logd.runtime.command import RUNTIME_FAILED_EXIT
 from logd.runtime.protocol import SOCKET_NAME, Event, ExitStatus, Launch, connect_in, read_exit_status, start_ticks
@@ -89,7 +90,10 @@ class Shim:
         signal.pidfd_send_signal(self._pidfd, number)
 
     async def stdin(self) -> int:
-        """Return a descriptor of stdin's write end, non-blocking; the caller closes it. Raises LogdError."""
+        """Return a descriptor of stdin's write end, non-blocking; the caller closes it. Raises LogdError.
+
+        Of a container with a terminal it is the terminal's master.
+        """
         answer, descriptors = await self._ask("stdin")
         if "error" in answer:
             raise LogdError(answer["error"])
@@ -98,6 +102,14 @@ class Shim:
     async def close_stdin(self) -> None:
         """Let the container see the end of its stdin."""
         await self._ask("close-stdin")
+
+    async def resize(self, rows: int, columns: int) -> None:
+        """Set the size of the container's terminal. Raises LogdError, OSError if that is gone."""
+        master = await self.stdin()
+        try:
+            terminal.set_size(master, rows, columns)
+        finally:
+            os.close(master)
 
     async def lease(self, positions: tuple[int, int] | None) -> None:
         """Keep everything from these positions on, and make the container wait if it gets too far ahead.

@@ -16,12 +16,12 @@ from logd.runtime.security import parse_security_options
 from logd.spec import ContainerSpec, HostConfig, RestartPolicy
 
 MAX_HOSTNAME: Final = 64  # sethostname(2)
+MAX_CELLS: Final = 0xFFFF  # ioctl_tty(2), struct winsize
 IPC_SYSCTLS: Final = frozenset(
     f"kernel.{name}" for name in ("msgmax", "msgmnb", "msgmni", "sem", "shmall", "shmmax", "shmmni", "shm_rmid_forced")
 )
 
 REFUSED: Final[tuple[tuple[str, Callable[[ContainerSpec, HostConfig], Any]], ...]] = (
-    ("-t: terminals are not supported yet", lambda spec, _: spec.tty),
     ("--publish-all is not supported yet: ports can't be published", lambda _, host: host.publish_all_ports),
     ("--link is not supported: it is a legacy feature of Docker", lambda _, host: host.links),
     ("--gpus is not supported", lambda _, host: host.device_requests),
@@ -98,6 +98,8 @@ def _validate_process(spec: ContainerSpec, host: HostConfig) -> None:
         raise InvalidParameter(
             f"the working directory '{spec.working_dir}' is invalid, it needs to be an absolute path"
         )
+    if spec.tty and not (len(host.console_size) == 2 and all(0 <= cells <= MAX_CELLS for cells in host.console_size)):
+        raise InvalidParameter(f"ConsoleSize: {host.console_size} is not [rows, columns], at most {MAX_CELLS} each")
     for variable in spec.env:
         if not variable or variable.startswith("="):
             raise InvalidParameter(f"invalid environment variable: {variable}")

@@ -35,7 +35,7 @@ def make_launch(
     subprocess.run([RUNC, "spec"], cwd=_fresh(exec_dir), check=True)
     spec = json.loads((exec_dir / "config.json").read_text())
     spec["root"] = {"path": str(rootfs), "readonly": False}
-    spec["process"] |= {"terminal": False, "args": argv, "oomScoreAdj": 0}
+    spec["process"] |= {"terminal": bool(more.get("terminal")), "args": argv, "oomScoreAdj": 0}
     spec["process"].pop("rlimits", None)
     spec["linux"]["cgroupsPath"] = f"/logd-test/{container_id}"
     for bind in binds:

@@ -37,6 +37,7 @@ LOGD = {
     "logd.runtime.protocol",
     "logd.runtime.rehearsal",
     "logd.runtime.shim",
+    "logd.runtime.terminal",
     "logd.runtime.zygote",
 }
 

@@ -86,7 +86,6 @@ def test_a_host_setting_that_is_not_to_be_had_is_refused_by_name(host, words):
 @pytest.mark.parametrize(
     ("spec", "words"),
     [
-        (ContainerSpec(tty=True), "terminals are not supported yet"),
         (ContainerSpec(hostname="x" * 65), "invalid hostname"),
         (ContainerSpec(hostname="a\nb"), "invalid hostname"),
         (ContainerSpec(working_dir="relative"), "the working directory 'relative' is invalid"),
