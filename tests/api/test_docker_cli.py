@@ -302,7 +302,7 @@ def test_system_df_counts_what_containers_and_their_volumes_take(docker):
 
 def test_system_df_networks_and_volumes_are_shown(docker):
     assert "Images" in docker("system", "df").stdout
-    assert docker("network", "ls", "--format", "{{.Name}}").stdout.split() == ["host", "none"]
+    assert docker("network", "ls", "--format", "{{.Name}}").stdout.split() == ["bridge", "host", "none"]
     refused = docker("network", "rm", "none", "nosuch", check=False)
     assert refused.returncode == 1
     assert "none is a pre-defined network and cannot be removed" in refused.stderr

@@ -334,12 +334,14 @@ def test_a_bad_archive_is_an_error_in_words(client):
         client.images.load(io.BytesIO(b"this is no archive" * 100))
 
 
-def test_networks_and_volumes_are_true_if_short(client):
-    assert {network.name for network in client.networks.list()} >= {"none", "host"}
+def test_networks_and_volumes_are_listed_and_made(client):
+    assert {network.name for network in client.networks.list()} >= {"bridge", "none", "host"}
     assert isinstance(client.volumes.list(), list)
-    with pytest.raises(docker.errors.APIError) as caught:
-        client.networks.create("new")
-    assert caught.value.status_code == 501
+    new = client.networks.create("new", labels={"of": "sdk"})
+    assert client.networks.list(filters={"label": "of=sdk"})[0].attrs["Driver"] == "bridge"
+    new.remove()
+    with pytest.raises(docker.errors.NotFound):
+        client.networks.get("new")
 
 
 def test_prune_removes_what_does_not_run(client, printed, run):

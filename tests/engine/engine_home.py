@@ -11,13 +11,16 @@ import sys
 import tarfile
 import time
 from contextlib import asynccontextmanager
+from ipaddress import ip_network
 from pathlib import Path
 
-from logd.config import DaemonConfig
+from logd.config import DaemonConfig, Pool
+from logd.engine.connections import links_alias
 from logd.engine.engine import Engine
 from logd.events import EventBus
 from logd.images.store import ImageStore
 from logd.logstore.follow import Watcher
+from logd.network.links import bridges_of
 from logd.runtime.supervisor import Supervisor
 from logd.spec import ContainerSpec, HostConfig
 
@@ -83,7 +86,10 @@ class Home:
 
     def __init__(self, data_root: Path, exec_root: Path | None = None) -> None:
         exec_root = exec_root or Path(f"/run/lt-{secrets.token_hex(4)}")
-        self.config = DaemonConfig(data_root=data_root, exec_root=exec_root, default_stop_timeout=2)
+        pool = Pool(ip_network(f"10.213.{os.getpid() % 256}.0/24"), 27)
+        self.config = DaemonConfig(
+            data_root=data_root, exec_root=exec_root, default_stop_timeout=2, default_address_pools=(pool,)
+        )
         for folder in (data_root, exec_root):
             folder.mkdir(mode=0o711, exist_ok=True)
 
@@ -119,8 +125,11 @@ class Home:
         runtime_root = self.config.exec_root / "runc"
         for name in os.listdir(runtime_root) if runtime_root.exists() else []:
             subprocess.run(["runc", "--root", str(runtime_root), "delete", "--force", name], check=False)
-        for mounted in (self.config.data_root / "containers").glob("*/rootfs"):
+        mounts = [*(self.config.data_root / "containers").glob("*/rootfs"), *self.config.exec_root.glob("netns/*")]
+        for mounted in mounts:
             subprocess.run(["umount", "-l", str(mounted)], check=False, stderr=subprocess.DEVNULL)
+        for link in bridges_of(links_alias(self.config)):
+            subprocess.run(["ip", "link", "del", link], check=False)
 
     def _is_ours(self, pid: str) -> bool:
         """Tell whether a process is this home's keeper or one of its shims: the exec-root is among its arguments."""
@@ -149,9 +158,9 @@ class Driver:
         self.images = images
 
     async def create(self, *cmd, name=None, host=None, **spec):
-        """Create a container of busybox."""
+        """Create a container of busybox, without a network unless `host` says otherwise."""
         request = ContainerSpec(image="busybox", cmd=list(cmd), **spec)
-        container, _ = await self.engine.create(name, request, host or HostConfig(), {})
+        container, _ = await self.engine.create(name, request, host or HostConfig(network_mode="none"), {})
         return container
 
     async def run(self, *cmd, input_=None, **asked):
