@@ -31,8 +31,11 @@ class BlocksV1:
         self._pairs = [pair for pair in pairs if pair[0] is not nothing]
         self._lasting = _Lasting()
 
-    def fill(self, sample: Sample) -> None:
+    def fill(self, sample: Sample, resting: Sample | None) -> None:
         """Enter the figures. Raises Gone."""
+        if resting is not None:  # v1 charges the task that asks, also for what is written back later
+            sample.counters.devices = resting.counters.devices
+            return
         for pair in self._pairs:
             if sizes := blkio(pair[0]()):
                 numbers = blkio(pair[1]())
@@ -79,6 +82,6 @@ class BlocksV2:
     def __init__(self, files: CgroupFiles) -> None:
         self._stat = files.open("io", "io.stat")
 
-    def fill(self, sample: Sample) -> None:
+    def fill(self, sample: Sample, resting: Sample | None) -> None:
         """Enter the figures. Raises Gone."""
         sample.counters.devices = io_stat(self._stat())

@@ -13,7 +13,7 @@ from logd.runtime.cgroup import UNIFIED
 from logd.sampling.folders import CgroupFiles
 from logd.sampling.kept import nothing
 from logd.sampling.parse import Columns, count, number, pairs
-from logd.usage import Sample
+from logd.usage import Counters, Sample
 
 US: Final = 1000
 """Nanoseconds."""
@@ -33,11 +33,19 @@ class CpuV1:
         self._throttling = files.open("cpu", "cpu.stat") if self._quota else nothing
         self._split_columns = Columns(b"user_usec", b"system_usec")
         self._throttling_columns = Columns(b"nr_periods", b"nr_throttled", b"throttled_time")
+        self._last: Counters | None = None
 
     def fill(self, sample: Sample) -> None:
         """Enter the figures. Raises Gone."""
         counters = sample.counters
         counters.cpu_ns = number(self._usage())
+        sample.cpu_shares, sample.cpu_quota_us, sample.cpu_period_us = self._shares, self._quota, self._period
+        last, self._last = self._last, counters
+        if last is not None and last.cpu_ns == counters.cpu_ns:  # nothing has run
+            counters.cpu_user_ns, counters.cpu_system_ns = last.cpu_user_ns, last.cpu_system_ns
+            counters.cpu_periods, counters.cpu_throttled_periods = last.cpu_periods, last.cpu_throttled_periods
+            counters.cpu_throttled_ns = last.cpu_throttled_ns
+            return
         if self._ticks is None:
             user, system = self._split_columns(self._split())
             counters.cpu_user_ns, counters.cpu_system_ns = user * US, system * US
@@ -47,7 +55,6 @@ class CpuV1:
             counters.cpu_system_ns = count(table, b"system") * TICK_NS
         throttling = self._throttling_columns(self._throttling())
         counters.cpu_periods, counters.cpu_throttled_periods, counters.cpu_throttled_ns = throttling
-        sample.cpu_shares, sample.cpu_quota_us, sample.cpu_period_us = self._shares, self._quota, self._period
 
 
 class CpuV2:

@@ -22,7 +22,7 @@ class HugePagesV1:
         names = ("usage_in_bytes", "max_usage_in_bytes", "failcnt")
         self._looks = {size: [files.open("hugetlb", f"hugetlb.{size}.{name}") for name in names] for size in sizes}
 
-    def fill(self, sample: Sample) -> None:
+    def fill(self, sample: Sample, resting: Sample | None) -> None:
         """Enter the figures. Raises Gone."""
         for size, looks in self._looks.items():
             pages = Pages(*(number(look()) for look in looks))
@@ -37,7 +37,7 @@ class HugePagesV2:
         names = ("current", "events")
         self._looks = {size: [files.open("hugetlb", f"hugetlb.{size}.{name}") for name in names] for size in sizes}
 
-    def fill(self, sample: Sample) -> None:
+    def fill(self, sample: Sample, resting: Sample | None) -> None:
         """Enter the figures. Raises Gone."""
         for size, (current, events) in self._looks.items():
             pages = Pages(number(current()), 0, count(pairs(events()), b"max"))

@@ -31,7 +31,7 @@ class Machine:
         self._is_disk: dict[str, bool] = {}
         self._stalls: dict[str, Look] = {name: files.open_path(f"{host}/proc/pressure/{name}") for name in RESOURCES}
 
-    def fill(self, sample: Sample) -> None:
+    def fill(self, sample: Sample, resting: Sample | None) -> None:
         """Enter the figures. Raises OSError."""
         counters = sample.counters
         _fill_memory(sample, self._memory())

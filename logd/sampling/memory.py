@@ -33,10 +33,13 @@ class MemoryV1:
         )  # fmt: skip
         self._kill_columns = Columns(b"oom_kill")
 
-    def fill(self, sample: Sample) -> None:
+    def fill(self, sample: Sample, resting: Sample | None) -> None:
         """Enter the figures. Raises Gone."""
         counters = sample.counters
         sample.memory_usage = number(self._usage())
+        if resting is not None and resting.memory_usage == sample.memory_usage:
+            _repeat(sample, resting)
+            return
         sample.rss, sample.cache, sample.mapped_file, sample.active_file, sample.inactive_file, *others = self._columns(
             self._stat()
         )
@@ -68,10 +71,13 @@ class MemoryV2:
         )  # fmt: skip
         self._event_columns = Columns(b"max", b"oom_kill")
 
-    def fill(self, sample: Sample) -> None:
+    def fill(self, sample: Sample, resting: Sample | None) -> None:
         """Enter the figures. Raises Gone."""
         counters = sample.counters
         sample.memory_usage = number(self._usage())
+        if resting is not None and resting.memory_usage == sample.memory_usage:
+            _repeat(sample, resting)
+            return
         sample.rss, sample.cache, sample.mapped_file, sample.active_file, sample.inactive_file, *others = self._columns(
             self._stat()
         )
@@ -83,3 +89,16 @@ class MemoryV2:
         sample.memory_peak = number(self._peak())
         sample.memory_limit, sample.swap_limit = self._limit, self._swap_limit
         sample.memory_reservation = self._reservation
+
+
+def _repeat(sample: Sample, last: Sample) -> None:
+    """Enter the figures of the last sample: nothing has run since, and nothing was taken away."""
+    sample.rss, sample.cache, sample.mapped_file, sample.swap = last.rss, last.cache, last.mapped_file, last.swap
+    sample.active_file, sample.inactive_file = last.active_file, last.inactive_file
+    sample.working_set, sample.kernel_memory = last.working_set, last.kernel_memory
+    sample.memory_peak = last.memory_peak
+    sample.memory_limit, sample.swap_limit = last.memory_limit, last.swap_limit
+    sample.memory_reservation = last.memory_reservation
+    counters, before = sample.counters, last.counters
+    counters.page_faults, counters.major_page_faults = before.page_faults, before.major_page_faults
+    counters.memory_failures, counters.oom_kills = before.memory_failures, before.oom_kills

@@ -23,7 +23,7 @@ class Network:
     def __init__(self, files: CgroupFiles, pid: int) -> None:
         self.look: Look = nothing if _shares_ours(pid) else files.open_path(f"/proc/{pid}/net/dev")
 
-    def fill(self, sample: Sample) -> None:
+    def fill(self, sample: Sample, resting: Sample | None) -> None:
         """Enter the figures."""
         sample.counters.interfaces = dict(islice(net_dev(self.look()).items(), MAX_INTERFACES))
 

@@ -50,15 +50,14 @@ class Columns:
 
     def __init__(self, *names: bytes) -> None:
         self._names = names
-        self._length = -1
-        self._present: list[bytes] = []
+        self._all: list[bytes] = []
         self._places: list[int] = []
-        self._absent: list[int] = []
+        self._absent: list[int] = list(range(len(names)))
 
     def __call__(self, data: bytes) -> list[int]:
         """Return the numbers in the order of the names, 0 for one that is not there."""
         words = data.split()
-        if len(words) != self._length or [words[place - 1] for place in self._places] != self._present:
+        if words[::2] != self._all:
             self._find(words)
         values = [int(words[place]) for place in self._places]
         for index in self._absent:
@@ -67,9 +66,8 @@ class Columns:
 
     def _find(self, words: list[bytes]) -> None:
         table = {name: 2 * index + 1 for index, name in enumerate(words[: len(words) // 2 * 2 : 2])}
-        self._length = len(words)
-        self._present = [name for name in self._names if name in table]
-        self._places = [table[name] for name in self._present]
+        self._all = words[::2]
+        self._places = [table[name] for name in self._names if name in table]
         self._absent = [index for index, name in enumerate(self._names) if name not in table]
 
 

@@ -12,6 +12,7 @@ class Pids:
         self._current = files.open("pids", "pids.current")
         self._limit = limit(files.read_once("pids", "pids.max"))
 
-    def fill(self, sample: Sample) -> None:
+    def fill(self, sample: Sample, resting: Sample | None) -> None:
         """Enter the figures. Raises Gone."""
-        sample.pids, sample.pids_limit = number(self._current()), self._limit
+        sample.pids = number(self._current()) if resting is None else resting.pids
+        sample.pids_limit = self._limit

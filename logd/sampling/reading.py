@@ -25,15 +25,20 @@ MACHINE: Final = "/"
 class Reader(Protocol):
     """A part of a sample."""
 
-    def fill(self, sample: Sample) -> None:
-        """Enter the figures. Raises Gone, and OSError."""
+    def fill(self, sample: Sample, resting: Sample | None) -> None:
+        """Enter the figures. Raises Gone, and OSError.
+
+        `resting` is the last sample if nothing has run in the cgroup since.
+        """
 
 
 def cgroup_readers(files: CgroupFiles, host: Path) -> list[Reader]:
-    """Return the readers of a cgroup's own files; limits are read now, and no more: see `Samples.renew`."""
+    """Return the readers of a cgroup's own files but the CPU's.
+
+    Limits are read now, and no more: see `Samples.renew`.
+    """
     sizes = pool_sizes(host)
     readers: list[Reader] = [
-        CpuV1(files) if files.is_v1("cpuacct") else CpuV2(files),
         MemoryV1(files) if files.is_v1("memory") else MemoryV2(files),
         BlocksV1(files) if files.is_v1("blkio") else BlocksV2(files),
         Pids(files),
@@ -44,11 +49,16 @@ def cgroup_readers(files: CgroupFiles, host: Path) -> list[Reader]:
     return readers
 
 
-def take(readers: Sequence[Reader]) -> Sample:
-    """Return what the readers see now. Raises Gone, and OSError."""
+def take(cpu: CpuV1 | CpuV2, readers: Sequence[Reader], last: Sample | None) -> Sample:
+    """Return what the readers see now, with the last sample before. Raises Gone, and OSError.
+
+    Most containers of a fleet rest, and most of what a cgroup has changes only while something runs in it.
+    """
     sample = Sample(time_ns=time.time_ns(), counters=Counters(devices={}, stalls={}), stalled={}, huge_pages={})
+    cpu.fill(sample)
+    resting = last if last is not None and last.counters.cpu_ns == sample.counters.cpu_ns else None
     for reader in readers:
-        reader.fill(sample)
+        reader.fill(sample, resting)
     return sample
 
 
@@ -64,7 +74,9 @@ class Reading:
         self._net_dev: Look = nothing
         try:
             self.exists = self._files.exists()
+            self._cpu = CpuV1(self._files) if self._files.is_v1("cpuacct") else CpuV2(self._files)
             self._readers = cgroup_readers(self._files, host)
+            self._last: Sample | None = None
             if pid:
                 network = Network(self._files, pid)
                 self._net_dev = network.look
@@ -78,7 +90,8 @@ class Reading:
 
     def read(self) -> Sample:
         """Return a look at it. Raises Gone, and OSError."""
-        return take(self._readers)
+        self._last = take(self._cpu, self._readers, self._last)
+        return self._last
 
     def raw(self, name: str) -> bytes:
         """Return a file by its name, b"" where there is none; kept open from now on. Raises Gone, and OSError."""

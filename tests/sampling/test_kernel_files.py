@@ -1,6 +1,6 @@
 """The formats of the kernel's accounting files, with the odd forms that they take."""
 
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from logd.sampling import parse
@@ -99,6 +99,7 @@ NAMES = st.from_regex(rb"[a-z_]{1,8}", fullmatch=True)
 
 
 @given(st.lists(st.dictionaries(NAMES, st.integers(0, 2**64 - 1), max_size=6), max_size=5), st.lists(NAMES, max_size=5))
+@example([{b"a": 0, b"b": 0}, {b"_": 1, b"a": 0}], [b"_"])
 def test_columns_give_what_a_dictionary_gives(tables, wanted):
     columns = parse.Columns(*wanted)
     for table in tables:

@@ -2,6 +2,7 @@
 
 import shutil
 
+import msgspec
 import pytest
 
 from logd.runtime import cgroup
@@ -185,32 +186,62 @@ def test_files_of_throttling_that_name_no_device_are_passed_over_for_the_schedul
     assert changed("hybrid", **empty, **bfq).counters.devices == {"8:0": Device(5, 6, 0, 0)}
 
 
+def run(folders):
+    """Have something run in a v1 cgroup."""
+    usage = folders["cpuacct"] / "cpuacct.usage"
+    usage.write_text(f"{int(usage.read_text()) + 1}\n")
+
+
+@pytest.mark.parametrize("kind", ["hybrid", "v2"])
+def test_of_a_cgroup_that_rests_it_is_still_seen_what_others_do_to_it(trees, tmp_path, kind):
+    shutil.copytree(trees / kind, tmp_path / kind, symlinks=True)
+    folders = cgroup.container_folders(cgroup.detect(tmp_path / kind), PATH)
+    usage = folders["memory"] / ("memory.usage_in_bytes" if kind == "hybrid" else "memory.current")
+    pressure = {name: folders[cgroup.UNIFIED] / f"{name}.pressure" for name in ("cpu", "io")}
+    calm = "some avg10=0.00 avg60=0.00 avg300=0.00 total=7\nfull avg10=0.00 avg60=0.00 avg300=0.00 total=5\n"
+    for file in pressure.values():
+        file.write_text(calm)
+    reading = Reading(cgroup.detect(tmp_path / kind), PATH, trees / "host")
+    first = reading.read()
+    assert msgspec.structs.replace(reading.read(), time_ns=0) == msgspec.structs.replace(first, time_ns=0)
+    stat = folders["memory"] / "memory.stat"
+    stat.write_text(stat.read_text().replace("inactive_file", "was_inactive_file"))  # given back for want of memory
+    usage.write_text(f"{first.memory_usage - first.inactive_file}\n")
+    pressure["io"].write_text(calm.replace("total=7", "total=900"))  # a task that waits for its disk
+    later = reading.read()
+    assert (later.memory_usage, later.inactive_file) == (first.memory_usage - first.inactive_file, 0)
+    assert (later.counters.stalls["io"].some_us, later.counters.stalls["cpu"].some_us) == (900, 7)
+    reading.close()
+
+
 def test_blocks_stay_with_the_files_that_counted_first(trees, tmp_path):
     shutil.copytree(trees / "hybrid", tmp_path / "hybrid", symlinks=True)
-    folder = cgroup.container_folders(cgroup.detect(tmp_path / "hybrid"), PATH)["blkio"]
-    throttle, bfq = (
-        folder / "blkio.throttle.io_service_bytes_recursive",
-        folder / "blkio.bfq.io_service_bytes_recursive",
-    )
+    folders = cgroup.container_folders(cgroup.detect(tmp_path / "hybrid"), PATH)
+    throttle, bfq = (folders["blkio"] / f"blkio.{layer}.io_service_bytes_recursive" for layer in ("throttle", "bfq"))
     counted = throttle.read_text()
     throttle.write_text("Total 0\n")
     reading = Reading(cgroup.detect(tmp_path / "hybrid"), PATH, trees / "host")
     assert reading.read().counters.devices == {}
     bfq.write_text("8:0 Read 5\n8:0 Write 6\nTotal 11\n")
+    run(folders)
     assert reading.read().counters.devices == {"8:0": Device(5, 6, 0, 0)}
     throttle.write_text(counted)  # began to count later, and would seem to go back
+    run(folders)
     assert reading.read().counters.devices == {"8:0": Device(5, 6, 0, 0)}
     reading.close()
 
 
 def test_what_a_removed_cgroup_below_has_written_is_not_taken_back(trees, tmp_path):
     shutil.copytree(trees / "hybrid", tmp_path / "hybrid", symlinks=True)
-    folder = cgroup.container_folders(cgroup.detect(tmp_path / "hybrid"), PATH)["blkio"]
-    sizes, numbers = (folder / f"blkio.throttle.io_{name}_recursive" for name in ("service_bytes", "serviced"))
+    folders = cgroup.container_folders(cgroup.detect(tmp_path / "hybrid"), PATH)
+    sizes, numbers = (
+        folders["blkio"] / f"blkio.throttle.io_{name}_recursive" for name in ("service_bytes", "serviced")
+    )
 
     def count(read, written):
         sizes.write_text(f"8:0 Read {read}\n8:0 Write {written}\nTotal 0\n")
         numbers.write_text(f"8:0 Read {read // 10}\n8:0 Write {written // 10}\nTotal 0\n")
+        run(folders)
         return reading.read().counters.devices
 
     reading = Reading(cgroup.detect(tmp_path / "hybrid"), PATH, trees / "host")
@@ -219,6 +250,7 @@ def test_what_a_removed_cgroup_below_has_written_is_not_taken_back(trees, tmp_pa
     assert count(130, 260) == {"8:0": Device(130, 560, 13, 56)}
     assert count(0, 0) == {"8:0": Device(130, 560, 13, 56)}
     sizes.write_text("Total 0\n")
+    run(folders)
     assert reading.read().counters.devices == {"8:0": Device(130, 560, 13, 56)}
     assert count(10, 10) == {"8:0": Device(140, 570, 14, 57)}
     reading.close()
