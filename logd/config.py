@@ -205,6 +205,28 @@ class DaemonConfig:
         flag="",
         reloadable=True,
     )
+    viewer_socket: str = _option(
+        FILE_PATH,
+        "",
+        'the read-only socket, for viewers; "": none',
+        key=("logd", "read-only", "socket"),
+        flag="",
+    )
+    viewer_group: str = _option(
+        GROUP,
+        "",
+        'the group that may use the read-only socket; "": root only',
+        key=("logd", "read-only", "group"),
+        flag="",
+    )
+    max_connections: int = _option(
+        whole(0),
+        0,
+        "connections that a user or an address may have to the API; 0: half of the descriptors, at most 4000",
+        key=("logd", "api", "max-connections"),
+        flag="",
+        reloadable=True,
+    )
     max_total: int = _store(RAM_SIZE, 0, "bytes of all containers' stores together; 0: no limit", "max-total")
     min_free: int | None = _store(
         RAM_SIZE, None, "bytes left free on the store's file system; default: 1 %, at most 1 GiB", "min-free"

@@ -5,6 +5,7 @@
     ├── Forbidden             403  understood and refused
     ├── NotFound              404  no such container, image, …
     ├── NotAcceptable         406
+    ├── TooSlow               408  what was to be sent did not come in time
     ├── Conflict              409  the object's state does not allow it
     ├── NotModified           304  already in the state that was asked for (Docker sends no body)
     ├── Unsupported           501  a known feature that this daemon does not have
@@ -44,6 +45,12 @@ class NotAcceptable(LogdError):
     """The object can't do that (Docker's choice for, say, a top of a container without a process)."""
 
     status = 406
+
+
+class TooSlow(LogdError):
+    """The rest of a request did not come in time."""
+
+    status = 408
 
 
 class Conflict(LogdError):

@@ -36,9 +36,10 @@ from logd.api import (
     update,
     volumes,
 )
+from logd.api.access import Access
 from logd.api.call import NEWEST, OLDEST, Call, Handler, Parts, Route, Version, failure
 from logd.api.counting import count
-from logd.errors import InvalidParameter, LogdError
+from logd.errors import Forbidden, InvalidParameter, LogdError
 
 if TYPE_CHECKING:
     from logd.config import DaemonConfig
@@ -100,6 +101,9 @@ class Service:
     async def handle(self, request: web.Request) -> web.StreamResponse:
         """Answer one request, and count it."""
         path, version = request.path, NEWEST
+        if refused := self._refused(request):
+            self._parts.metrics.daemon.answered(request.method, "", refused.status)
+            return refused
         versioned = VERSIONED.fullmatch(path)
         if versioned:
             version, path = parse_version(versioned[1]), versioned[2]
@@ -108,14 +112,29 @@ class Service:
             self._parts.metrics.daemon.answered(request.method, "", 404)
             return failure("page not found", 404)
         route, names = found
-        call = Call(self._parts, request, version, names)
+        call = Call(self._parts, request, version, names, viewer=self._parts.access.is_viewer(request.transport))
         return await count(route, call, self._answer)
+
+    def _refused(self, request: web.Request) -> web.Response | None:
+        """Return the answer to a request that is refused whatever it asks for, and ends the connection."""
+        status, reason = 503, getattr(request.protocol, "refused", "")
+        if not reason:
+            status, reason = 403, self._parts.access.refusal(request)
+        if not reason:
+            return None
+        answer = failure(reason, status)
+        answer.force_close()
+        return answer
 
     async def _answer(self, route: Route, call: Call) -> web.StreamResponse:
         """Have a route answer; whatever goes wrong becomes an answer too."""
         request, version = call.request, call.version
         try:
             _check_version(version)
+            if call.viewer and not route.viewers:
+                raise Forbidden(
+                    f"this socket is for viewers: {request.method} {route.path} is not among what it serves"
+                )
             return await (self._to_the_end(route, call) if route.lasting else route.handler(call))
         except LogdError as error:
             if error.status == LogdError.status:
@@ -203,10 +222,11 @@ def make_app(
     config: "DaemonConfig",
     watcher: "Watcher",
     scraper: "Scraper",
+    access: Access,
 ) -> web.Application:
     """Return the application. Run it with `handler_cancellation=True`, so that a client's going ends its stream."""
     readers = ThreadPoolExecutor(READER_THREADS, "logs")
-    parts = Parts(engine, images_store, bus, config, watcher, readers, scraper)
+    parts = Parts(engine, images_store, bus, config, watcher, readers, scraper, access)
     modules = (
         system,
         containers,

@@ -13,9 +13,10 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeVar
 import orjson
 from aiohttp import web
 
+from logd.api.access import Access
 from logd.api.printed import Printed
 from logd.api.readings import Readings
-from logd.errors import InvalidParameter
+from logd.errors import InvalidParameter, TooSlow
 
 if TYPE_CHECKING:
     from logd.config import DaemonConfig
@@ -30,6 +31,8 @@ T = TypeVar("T")
 JSON: Final = "application/json"
 MAX_JSON_BYTES: Final = 4 << 20
 """Of a request's JSON body. A create request of the CLI has 3 kB; dockerd has no limit."""
+BODY_S: Final = 30.0
+"""For such a body. Archives, which may be made while they are sent, have all the time."""
 FALSE_WORDS: Final = frozenset(("", "0", "no", "false", "none"))
 """Docker's: any other text is true."""
 
@@ -46,6 +49,7 @@ class Parts:
     readers: Executor
     """Threads that may wait for a disk on which logs lie; a frozen one stalls them and nothing else."""
     metrics: "Scraper"
+    access: Access = field(default_factory=Access)
     streams: "set[asyncio.Task[Any]]" = field(default_factory=set)
     """Requests that go on until something happens; they are ended when the daemon stops."""
     readings: Readings = field(default_factory=Readings)
@@ -69,13 +73,17 @@ OLDEST: Final = Version(1, 24)
 class Call:
     """A request, the parts it works with, the names in its path, and its API version."""
 
-    def __init__(self, parts: Parts, request: web.Request, version: Version, names: Mapping[str, str]) -> None:
+    def __init__(
+        self, parts: Parts, request: web.Request, version: Version, names: Mapping[str, str], *, viewer: bool = False
+    ) -> None:
         self.parts = parts
         self.engine = parts.engine
         self.request = request
         self.version = version
         self.names = names
         self.query = request.rel_url.query
+        self.viewer = viewer
+        """Whether it came by the read-only socket: then nothing is told that may be secret."""
         self.begun = False
         """Whether the head of a streamed answer may have been sent."""
         self.cut = False
@@ -118,13 +126,17 @@ class Call:
             raise InvalidParameter(f"unsupported Content-Type header ({header}): must be '{JSON}'")
 
     async def body(self) -> bytes:
-        """Return a JSON request's body, at most MAX_JSON_BYTES. Raises InvalidParameter."""
+        """Return a JSON request's body, at most MAX_JSON_BYTES. Raises InvalidParameter, and TooSlow after BODY_S."""
         self.check_json_type()
         body = bytearray()
-        async for chunk in self.request.content.iter_any():
-            body += chunk
-            if len(body) > MAX_JSON_BYTES:
-                raise InvalidParameter(f"the request's body is too large (at most {MAX_JSON_BYTES} bytes)")
+        try:
+            async with asyncio.timeout(BODY_S):
+                async for chunk in self.request.content.iter_any():
+                    body += chunk
+                    if len(body) > MAX_JSON_BYTES:
+                        raise InvalidParameter(f"the request's body is too large (at most {MAX_JSON_BYTES} bytes)")
+        except TimeoutError:
+            raise TooSlow(f"the request's body did not come within {BODY_S:.0f} s") from None
         return bytes(body)
 
     async def json(self) -> dict[str, Any]:
@@ -177,6 +189,7 @@ class Route(NamedTuple):
     """A method and path with {name} or {name:slashes} in it. `lasting` ones run to their end without their client.
 
     A lasting handler changes something, and half a change is worse than one that nobody waits for.
+    `viewers`: whether the read-only socket serves it; its handler leaves out what may be secret (`api/viewers`).
     `stream`: what kind of answer it is that lasts, for the metrics; `action`: what dockerd times it as, (kind, name).
     """
 
@@ -186,6 +199,7 @@ class Route(NamedTuple):
     lasting: bool = False
     stream: str = ""
     action: tuple[str, str] | None = None
+    viewers: bool = False
 
 
 def answer(value: Any, status: int = 200) -> web.Response:

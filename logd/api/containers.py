@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from aiohttp import web
 
+from logd.api import viewers
 from logd.api.call import Call, Route, answer, done
 from logd.api.filters import Filters, parse_filters
 from logd.errors import Conflict, InvalidParameter, NotFound
@@ -54,7 +55,7 @@ async def list_containers(call: Call) -> web.Response:
             shown.append(summary)
             if call.flag("size"):
                 shown[-1] = await asyncio.to_thread(call.engine.summary, container, size=True)
-    return answer(shown)
+    return answer([viewers.summary(item) for item in shown] if call.viewer else shown)
 
 
 class Selection:
@@ -181,12 +182,15 @@ async def inspect_container(call: Call) -> web.Response:
         shown = await asyncio.to_thread(call.engine.inspect, container, size=True)
     else:
         shown = call.engine.inspect(container)
+    if call.viewer:
+        return answer(viewers.container(shown))
     return answer(shown | {"Logd": {"Drivers": await call.engine.deliveries(container.id)}})
 
 
 async def top(call: Call) -> web.Response:
     """GET /containers/{name}/top."""
-    titles, processes = await call.engine.top(call.name, call.text("ps_args"))
+    ps_args = call.text("ps_args")
+    titles, processes = await call.engine.top(call.name, viewers.ps_args(ps_args) if call.viewer else ps_args)
     return answer({"Processes": processes, "Titles": titles})
 
 
@@ -207,9 +211,9 @@ async def prune(call: Call) -> web.Response:
 
 
 ROUTES: Final = [
-    Route("GET", "/containers/json", list_containers),
-    Route("GET", "/containers/{name}/json", inspect_container),
-    Route("GET", "/containers/{name}/top", top),
+    Route("GET", "/containers/json", list_containers, viewers=True),
+    Route("GET", "/containers/{name}/json", inspect_container, viewers=True),
+    Route("GET", "/containers/{name}/top", top, viewers=True),
     Route("DELETE", "/containers/{name}", delete_container, lasting=True, action=("container", "delete")),
     Route("POST", "/containers/prune", prune, lasting=True),
 ]

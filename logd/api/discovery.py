@@ -116,4 +116,4 @@ def _scheme(text: str) -> str:
     return text
 
 
-ROUTES: Final = [Route("GET", "/logd/sd", discover)]
+ROUTES: Final = [Route("GET", "/logd/sd", discover, viewers=True)]

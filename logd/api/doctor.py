@@ -56,4 +56,4 @@ def _daemon(config: DaemonConfig) -> Iterator[Check]:
     yield daemon.broken_plugins([(one.plugin, one.reason) for one in plugins.load().broken])
 
 
-ROUTES: Final = [Route("GET", "/logd/doctor", examine)]
+ROUTES: Final = [Route("GET", "/logd/doctor", examine, viewers=True)]

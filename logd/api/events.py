@@ -8,6 +8,7 @@ from typing import Final
 
 from aiohttp import web
 
+from logd.api import viewers
 from logd.api.call import Call, Route, Version, json_line
 from logd.api.filters import parse_filters
 from logd.errors import InvalidParameter
@@ -28,7 +29,7 @@ async def stream_events(call: Call) -> web.StreamResponse:
         async for event in listener:
             # image create events came with API 1.46
             if call.version >= Version(1, 46) or (event["Type"], event["Action"]) != ("image", "create"):
-                await response.write(json_line(event))
+                await response.write(json_line(viewers.event(event) if call.viewer else event))
         return response
     finally:
         listener.close()
@@ -45,4 +46,4 @@ def _time(call: Call, key: str) -> int | None:
         raise InvalidParameter(f'invalid value for "{key}": {error}') from error
 
 
-ROUTES: Final = [Route("GET", "/events", stream_events, stream="events")]
+ROUTES: Final = [Route("GET", "/events", stream_events, stream="events", viewers=True)]

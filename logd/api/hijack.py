@@ -6,13 +6,14 @@ that runs the handler. The client may close its sending half (the end of stdin) 
 
 import asyncio
 import contextlib
-import select
 from collections import deque
+from collections.abc import Callable
 from typing import Final, cast
 
 from aiohttp import web
 
 from logd.api.call import Call
+from logd.api.hangup import watch_hang_up
 
 INPUT_LIMIT: Final = 256 * 1024
 """Bytes read ahead of who takes them; beyond it the client waits."""
@@ -34,7 +35,7 @@ class Connection(asyncio.Protocol):
         self._writable = asyncio.Event()
         self._writable.set()
         self._lost = asyncio.Event()
-        self._watch: select.epoll | None = None
+        self._end_watch: Callable[[], None] | None = None
 
     @property
     def lost(self) -> bool:
@@ -88,9 +89,7 @@ class Connection(asyncio.Protocol):
     def eof_received(self) -> bool:
         """Note the end of input and keep the connection; from here on only a hang-up tells that the client is gone."""
         self._end_input()
-        self._watch = select.epoll()
-        self._watch.register(self._transport.get_extra_info("socket").fileno(), 0)  # hang-ups are always reported
-        asyncio.get_running_loop().add_reader(self._watch.fileno(), self._transport.abort)
+        self._end_watch = watch_hang_up(self._transport)
         return True
 
     def pause_writing(self) -> None:
@@ -106,9 +105,8 @@ class Connection(asyncio.Protocol):
         self._lost.set()
         self._end_input()
         self._writable.set()
-        if self._watch is not None:
-            asyncio.get_running_loop().remove_reader(self._watch.fileno())
-            self._watch.close()
+        if self._end_watch is not None:
+            self._end_watch()
         self._predecessor.connection_lost(exc)
 
     def _end_input(self) -> None:

@@ -9,6 +9,7 @@ from typing import Any, Final
 
 from aiohttp import web
 
+from logd.api import viewers
 from logd.api.call import Call, Route, Version, answer, done, json_line
 from logd.api.filters import parse_filters
 from logd.errors import InvalidParameter, LogdError, Unsupported
@@ -45,7 +46,7 @@ async def inspect_image(call: Call) -> web.Response:
         shown["VirtualSize"] = shown["Size"]
     if call.version < Version(1, 45):
         shown |= {"Container": "", "ContainerConfig": None}
-    return answer(shown)
+    return answer(viewers.image(shown) if call.viewer else shown)
 
 
 async def history(call: Call) -> web.Response:
@@ -204,8 +205,8 @@ class Progress:
 
 
 ROUTES: Final = [
-    Route("GET", "/images/json", list_images),
-    Route("GET", "/images/{name:slashes}/json", inspect_image),
+    Route("GET", "/images/json", list_images, viewers=True),
+    Route("GET", "/images/{name:slashes}/json", inspect_image, viewers=True),
     Route("GET", "/images/{name:slashes}/history", history, action=("image", "history")),
     Route("POST", "/images/load", load, action=("image", "load")),
     Route("POST", "/images/create", create_image, action=("image", "import")),

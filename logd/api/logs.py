@@ -14,7 +14,7 @@ from logd.api.details import details
 from logd.api.lineframes import LineEncoder, describe_gap, details_prefix
 from logd.api.logstream import BUDGET, LogStream
 from logd.engine.logopts import logging_of
-from logd.errors import Conflict, InvalidParameter, Unsupported
+from logd.errors import Conflict, Forbidden, InvalidParameter, Unsupported
 from logd.logstore.selection import Selection
 from logd.record import Gap
 from logd.units import parse_time
@@ -33,6 +33,8 @@ PREFIXED_BUDGET: Final = BUDGET // 4
 async def logs(call: Call) -> web.StreamResponse:
     """Stream a container's log: everything is checked before the stream begins."""
     selection = parse_selection(call)
+    if call.viewer and call.flag("details"):
+        raise Forbidden("details: this socket is for viewers, who are shown no environment variables")
     container = readable(call)
     timestamps, prefixed = call.flag("timestamps"), call.flag("timestamps") or call.flag("details")
     multiplexed = not container.spec.tty
@@ -111,4 +113,4 @@ def _time(call: Call, key: str) -> int | None:
         raise InvalidParameter(f'invalid value for "{key}": {error}') from error
 
 
-ROUTES: Final = [Route("GET", "/containers/{name}/logs", logs, stream="logs")]
+ROUTES: Final = [Route("GET", "/containers/{name}/logs", logs, stream="logs", viewers=True)]

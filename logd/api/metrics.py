@@ -41,4 +41,4 @@ def _header(request: web.BaseRequest, name: str) -> str:
     return ",".join(request.headers.getall(name, []))
 
 
-ROUTES: Final = [Route("GET", "/metrics", metrics), Route("HEAD", "/metrics", metrics)]
+ROUTES: Final = [Route("GET", "/metrics", metrics, viewers=True), Route("HEAD", "/metrics", metrics, viewers=True)]

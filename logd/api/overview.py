@@ -134,4 +134,4 @@ def _used(container: "Container", look: Look, memory_total: int) -> dict[str, An
     }
 
 
-ROUTES: Final = [Route("GET", "/logd/stats", stats, stream="stats")]
+ROUTES: Final = [Route("GET", "/logd/stats", stats, stream="stats", viewers=True)]

@@ -126,5 +126,5 @@ def _after(text: str) -> tuple[int, int] | None:
 
 
 ROUTES: Final = [
-    Route("GET", "/logd/containers/{name}/logs", runs),
+    Route("GET", "/logd/containers/{name}/logs", runs, viewers=True),
 ]

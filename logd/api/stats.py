@@ -68,4 +68,4 @@ async def _passes(container: "Container", seconds: float) -> bool:
         removal.cancel()
 
 
-ROUTES: Final = [Route("GET", "/containers/{name}/stats", stats, stream="stats")]
+ROUTES: Final = [Route("GET", "/containers/{name}/stats", stats, stream="stats", viewers=True)]

@@ -39,11 +39,13 @@ async def status(call: Call) -> web.Response:
         "id": container.id,
         "name": container.name,
         "driver": container.host.log_config.type,
-        "options": dict(container.host.log_config.config),
+        "options": {} if call.viewer else dict(container.host.log_config.config),
         "runs": container.run,
         "ended": container.log_ended.is_set(),
     }
     shown |= await _in_thread(call, lambda: store_status(str(container.log_dir)))
+    if call.viewer:
+        return answer(shown)  # drivers tell of their errors, and those of addresses
     return answer(shown | {"drivers": await call.engine.deliveries(container.id)})
 
 
@@ -140,7 +142,7 @@ async def _in_thread(call: Call, function: Callable[[], T]) -> T:
 
 
 ROUTES: Final = [
-    Route("GET", "/logd/containers/{name}/log", status),
+    Route("GET", "/logd/containers/{name}/log", status, viewers=True),
     Route("POST", "/logd/containers/{name}/log/clear", clear, lasting=True),
     Route("POST", "/logd/containers/{name}/log/fsck", fsck),
     Route("GET", "/logd/log/du", disk_use),

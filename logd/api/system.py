@@ -16,7 +16,7 @@ from aiohttp import web
 
 import logd
 from logd import plugins
-from logd.api import host
+from logd.api import host, viewers
 from logd.api.call import NEWEST, OLDEST, Call, Route, Version, answer
 from logd.api.images import as_of, users_of
 from logd.api.volumes import list_with_sizes
@@ -142,7 +142,7 @@ async def info(call: Call) -> web.Response:
         "CDISpecDirs": [],
         "Warnings": host.limit_warnings(support) or None,
     }
-    return answer(body)
+    return answer(viewers.info(body) if call.viewer else body)
 
 
 def daemon_id(data_root: Path) -> str:
@@ -215,10 +215,10 @@ async def list_plugins(call: Call) -> web.Response:
 
 
 ROUTES: Final = [
-    Route("GET", "/_ping", ping),
-    Route("HEAD", "/_ping", ping),
-    Route("GET", "/version", get_version, action=("host", "system_version")),
-    Route("GET", "/info", info, action=("host", "system_info")),
+    Route("GET", "/_ping", ping, viewers=True),
+    Route("HEAD", "/_ping", ping, viewers=True),
+    Route("GET", "/version", get_version, action=("host", "system_version"), viewers=True),
+    Route("GET", "/info", info, action=("host", "system_info"), viewers=True),
     Route("GET", "/system/df", disk_usage),
     Route("GET", "/plugins", list_plugins),
 ]

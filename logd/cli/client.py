@@ -80,7 +80,8 @@ class Client:
 
         Raises Unreachable, Refused for a status of 400 and above, and Broken.
         """
-        fields = {"Host": "logd", "User-Agent": "logd-cli", "Connection": "close", **(headers or {})}
+        name = self._address if self._scheme == "tcp" else "logd"
+        fields = {"Host": name, "User-Agent": "logd-cli", "Connection": "close", **(headers or {})}
         content = b""
         if json_body is not None:
             import json  # noqa: PLC0415  # most requests send none
@@ -113,6 +114,12 @@ class Client:
         with self.request(method, path, query, json_body=json_body) as response:
             data = response.read()
         return json.loads(data) if data else None
+
+    def dial(self) -> socket.socket:
+        """Return a connection to the daemon's unix socket. Raises InvalidParameter for another address, Unreachable."""
+        if self._scheme != "unix":
+            raise InvalidParameter(f"{self.host!r} is no unix socket (write unix:///path)")
+        return self._connect()
 
     def _connect(self) -> socket.socket:
         try:

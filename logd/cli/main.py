@@ -9,6 +9,7 @@ import click
 
 from logd.cli import (
     container_commands,
+    dial_stdio,
     driver_commands,
     image_commands,
     log_commands,
@@ -103,6 +104,7 @@ for _command in (
     system_commands.version,
     system_commands.info,
     system_commands.doctor,
+    dial_stdio.system,
     completion,
 ):
     cli.add_command(_command)

@@ -28,6 +28,8 @@ class Listener(NamedTuple):
     tls: ServerContext | None
     path: Path | None
     inode: int
+    viewers: bool = False
+    """Whether it is the read-only socket."""
 
     def close(self) -> None:
         """Close the socket and remove its path, unless another daemon has put its own there."""
@@ -37,12 +39,15 @@ class Listener(NamedTuple):
 
 
 def open_listeners(config: DaemonConfig, activated: list[socket.socket]) -> list[Listener]:
-    """Bind all of `hosts`; on failure none stays bound. Raises LogdError with the host's name."""
+    """Bind all of `hosts` and the read-only socket; on failure none stays bound. Raises LogdError with the name."""
     listeners: list[Listener] = []
     tls = server_context(config) if config.tlsverify else None
     try:
         for host in config.hosts:
             listeners += _open(host, config, activated, tls)
+        if config.viewer_socket:
+            listener = _open_unix(Path(config.viewer_socket), config.viewer_group)
+            listeners.append(listener._replace(viewers=True))
     except BaseException:
         for listener in listeners:
             listener.close()
@@ -114,7 +119,9 @@ def _open_unix(path: Path, group: str) -> Listener:
 
 
 def _group_id(group: str) -> int | None:
-    """Return the gid of a name or number; None, with a warning, where the default group does not exist."""
+    """Return the gid of a name or number; None for "", and, with a warning, where the default group does not exist."""
+    if not group:
+        return None
     if group.isdecimal():
         return int(group)
     try:

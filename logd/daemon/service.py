@@ -12,6 +12,7 @@ from typing import Any, Final
 
 from aiohttp import web
 
+from logd.api.access import Access
 from logd.api.app import make_app
 from logd.api.metrics_listener import MetricsListener
 from logd.api.server import Runner
@@ -53,12 +54,14 @@ class Service:
         self._stop = asyncio.Event()
         self._force = asyncio.Event()
         self._tls: list[ServerContext] = []
+        self._access = Access()
         self._events = EventBus()
         self._ready = False
 
     async def run(self, listeners: list[Listener]) -> None:
         """Serve on `listeners`, which are closed at the end, until SIGTERM or SIGINT."""
         self._tls = [one.tls for one in listeners if one.tls]
+        self._access = Access(self._config, [str(one.path) for one in listeners if one.viewers])
         loop = asyncio.get_running_loop()
         loop.set_exception_handler(_report)
         for number, action in self._signals().items():
@@ -73,7 +76,8 @@ class Service:
             engine, images, watcher = await self._build(stack)
             scraper = make_scraper(engine, self._events, self._config, stack)
             runner = Runner(
-                make_app(engine, images, self._events, self._config, watcher, scraper),
+                make_app(engine, images, self._events, self._config, watcher, scraper, self._access),
+                self._access,
                 handle_signals=False,
                 handler_cancellation=True,
                 access_log=None,
@@ -110,7 +114,7 @@ class Service:
     async def _serve(self, runner: web.AppRunner, listeners: list[Listener]) -> None:
         for listener in listeners:
             await web.SockSite(runner, listener.socket, ssl_context=listener.tls, backlog=BACKLOG).start()
-            log.info("API listen on %s", listener.name)
+            log.info("API listen on %s%s", listener.name, ", read-only" if listener.viewers else "")
         self._ready = True
         log.info("Daemon has completed initialization")
         self._notifier.ready("Serving")
@@ -147,6 +151,7 @@ class Service:
             log.error("settings not reloaded: %s", error)  # noqa: TRY400 - expected: no traceback
         else:
             needs_restart = self._config.take_over(loaded.config)
+            self._access.renew()
             self._own_log.set_level("debug" if self._config.debug else self._config.log_level)
             for key in needs_restart:
                 log.warning("%s has changed and needs a restart of logd", key)

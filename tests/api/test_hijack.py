@@ -9,6 +9,7 @@ import pytest
 from aiohttp import web
 from own_metrics import own_metrics
 
+from logd.api.access import Access
 from logd.api.app import Service
 from logd.api.call import Call, Route
 from logd.api.hijack import Hijacked, take_over
@@ -46,7 +47,7 @@ async def peer():
 @pytest.fixture
 async def open_client(peer, tmp_path):
     config = SimpleNamespace(shutdown_timeout=5)
-    parts: Any = SimpleNamespace(engine=None, streams=set(), config=config, metrics=own_metrics())
+    parts: Any = SimpleNamespace(engine=None, streams=set(), config=config, metrics=own_metrics(), access=Access())
     app = web.Application()
     app.router.add_route("*", "/{path:.*}", Service(parts, [Route("POST", "/take", peer.take)]).handle)
     runner = web.AppRunner(app, handler_cancellation=True)

@@ -11,6 +11,7 @@ from aiohttp.test_utils import TestClient, TestServer
 from own_metrics import own_metrics
 
 from logd.api import absent
+from logd.api.access import Access
 from logd.api.app import HEADERS, Router, Service, _sign
 from logd.api.call import Call, Route, answer, done
 from logd.errors import Conflict, LogdError, NotModified
@@ -90,6 +91,7 @@ async def client(handlers):
         images=None,
         events=None,
         metrics=own_metrics(),
+        access=Access(),
     )
     service = Service(parts, handlers.routes())
     app = web.Application()
