@@ -22,6 +22,7 @@ from logd.engine.removal import delete_folder
 from logd.engine.world import World
 from logd.errors import InvalidParameter, LogdError
 from logd.images.image import Image
+from logd.network.ports import parse_bindings
 from logd.runtime.mounts import plan
 from logd.runtime.validate import validate_host
 from logd.spec import ContainerSpec, HostConfig
@@ -46,9 +47,10 @@ async def create(
     asked_logging = host.log_config
     host = merge.complete_host(host, world.config)
     spec = merge.merge_image(spec, image.document.run_config())
-    mounts = settle(plan(spec, host, inherited(world, host)))
+    mounts = settle(plan(spec, host, inherited(world, host)), world.config.data_root)
     container_id = world.registry.new_id()
     name = _take_name(world, name, container_id)
+    parse_bindings(spec, host)
     spec = merge.complete_spec(shared_hostname(world.registry, spec, host), host, container_id)
     record = _record(container_id, name, image, spec, host)
     record.asked_logging = asked_logging

@@ -21,7 +21,7 @@ from logd.engine.lifecycle import Lifecycle
 from logd.engine.logopts import max_line_bytes, resolve, try_plugins
 from logd.engine.names import check_name
 from logd.engine.network_settings import check_endpoint
-from logd.engine.networks import Networks
+from logd.engine.networks import Networks, is_member
 from logd.engine.removal import Removal, folder_bytes
 from logd.engine.restarts import check_not_restarting
 from logd.engine.restore import Restore
@@ -34,6 +34,9 @@ from logd.forward.supervision import Forwarding
 from logd.images.image import ContainerUse
 from logd.images.store import ImageStore
 from logd.logstore.follow import Watcher
+from logd.network.naming import Naming
+from logd.network.ports import port_list, port_map
+from logd.network.publishing import Publishing
 from logd.runtime import cgroup
 from logd.runtime.supervisor import Supervisor
 from logd.sampling.registry import Samples
@@ -57,6 +60,9 @@ class Engine:
     ) -> None:
         deliveries = Deliveries(config, Forwarding(plugins.load()))
         self._world = World(config, images, supervisor, events, watcher, deliveries)
+        self._publishing = Publishing(config)
+        self._naming = Naming(config)
+        self._world.networks.observers += [self._publishing, self._naming]
         self._removal = Removal(self._world)
         self._lifecycle = Lifecycle(self._world, self._removal.auto_remove)
         self._removal.lifecycle = self._lifecycle
@@ -74,6 +80,8 @@ class Engine:
         self._lifecycle.execs.close()
         self._world.writer.close()
         self._world.samples.close()
+        self._publishing.close()
+        self._naming.close()
 
     @property
     def health_counts(self) -> HealthCounts:
@@ -283,11 +291,16 @@ class Engine:
         """Return Docker's ContainerJSON; with `size` the disk is walked, so call it in a thread."""
         shown = inspect.inspect(container, self._layers(container), self._world.networks)
         shown["ExecIDs"] = [*self.execs.ids(container), *self._lifecycle.health.exec_ids(container)] or None
+        if is_member(container):
+            published = self._publishing.published(container.id)
+            shown["NetworkSettings"]["Ports"] = port_map(container.spec, published)
         return {**shown, **self._sizes(container)} if size else shown
 
     def summary(self, container: Container, size: bool = False) -> dict[str, Any]:
         """Return Docker's list item; with `size` the disk is walked, so call it in a thread."""
         shown = inspect.summary(container, self._world.networks)
+        if is_member(container):
+            shown["Ports"] = port_list(container.spec, self._publishing.published(container.id))
         if not self._names_its_image(container):
             shown["Image"] = container.image_id
         return {**shown, **self._sizes(container)} if size else shown

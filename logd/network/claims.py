@@ -168,6 +168,7 @@ class PortClaims:
             log.warning("%s: %s; ports are chosen anew", self._file, error)
             return
         for container_id, published in known.items():
+            self._last = max(self._last, *(one.host_port for one in published))
             self._claims[container_id] = Claim(published, self._hold_again(container_id, published))
 
     def _hold_again(self, container_id: str, published: Iterable[Published]) -> dict[Published, socket.socket]:

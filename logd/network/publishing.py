@@ -34,7 +34,9 @@ ROUTE_LOCALNET: Final = "/proc/sys/net/ipv4/conf/{}/route_localnet"
 HAIRPIN: Final = "/sys/class/net/{}/brport/hairpin_mode"
 """Where bridges filter by iptables (br_netfilter), a container reaches its own published port only so."""
 ISOLATED: Final = "/sys/class/net/{}/brport/isolated"
-"""The bridge passes no frames between such ports. A rule would do it only with br_netfilter."""
+"""The bridge passes no frames between such ports, nor what the firewall leads from one to the other by br_netfilter."""
+BRIDGE_FILTERS: Final = tuple(f"/proc/sys/net/bridge/bridge-nf-call-{which}" for which in ("iptables", "ip6tables"))
+"""br_netfilter: what a bridge passes on has to pass the firewall's rules too."""
 
 
 class Publishing:
@@ -155,11 +157,12 @@ class Publishing:
         for link in self._links - links:
             _set(ROUTE_LOCALNET.format(link), on=False)
         self._links = links
-        icc = {bridge.link: bridge.icc for bridge in bridges}
+        by_rules = all(_is_on(one) for one in BRIDGE_FILTERS)
+        isolated = {bridge.link: not (bridge.icc or by_rules) for bridge in bridges}
         for network, _, endpoint in view.endpoints():
-            if network.bridge in icc and endpoint.host_interface:
+            if network.bridge in isolated and endpoint.host_interface:
                 _set(HAIRPIN.format(endpoint.host_interface), on=True)
-                _set(ISOLATED.format(endpoint.host_interface), on=not icc[network.bridge])
+                _set(ISOLATED.format(endpoint.host_interface), on=isolated[network.bridge])
 
 
 def _exits(member: Member) -> list[Endpoint]:
@@ -183,6 +186,13 @@ def _bridge(network: Network) -> Bridge:
         masquerade=network.flag(OPTION_MASQUERADE),
         icc=network.flag(OPTION_ICC),
     )
+
+
+def _is_on(path: str) -> bool:
+    try:
+        return Path(path).read_text(encoding="ascii").strip() == "1"
+    except FileNotFoundError:
+        return False
 
 
 def _set(path: str, *, on: bool) -> None:

@@ -22,7 +22,6 @@ IPC_SYSCTLS: Final = frozenset(
 )
 
 REFUSED: Final[tuple[tuple[str, Callable[[ContainerSpec, HostConfig], Any]], ...]] = (
-    ("--publish-all is not supported yet: ports can't be published", lambda _, host: host.publish_all_ports),
     ("--link is not supported: it is a legacy feature of Docker", lambda _, host: host.links),
     ("--gpus is not supported", lambda _, host: host.device_requests),
     ("--volume-driver: only local is supported", lambda _, host: host.volume_driver not in {"", "local"}),
@@ -69,8 +68,6 @@ def _validate_network(host: HostConfig) -> list[str]:
     published = [port for port, bindings in host.port_bindings.items() if bindings]
     if published and host.network_mode == "host":
         return ["Published ports are discarded when using host network mode"]
-    if published:
-        raise Unsupported(f"--publish {published[0]} is not supported yet (--network host reaches the host's ports)")
     return []
 
 

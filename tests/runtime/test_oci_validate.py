@@ -37,8 +37,6 @@ def test_what_the_cli_sends_by_default_is_accepted_without_a_warning():
 @pytest.mark.parametrize(
     ("host", "words"),
     [
-        (HostConfig(port_bindings=PORT), "--publish 80/tcp is not supported yet"),
-        (HostConfig(publish_all_ports=True), "--publish-all is not supported yet"),
         (HostConfig(restart_policy=RestartPolicy(name="x")), "unknown policy 'x'"),
         (HostConfig(restart_policy=RestartPolicy(name="no", maximum_retry_count=1)), "only be used with 'on-failure'"),
         (HostConfig(restart_policy=RestartPolicy(name="always", maximum_retry_count=-1)), "and cannot be negative"),
