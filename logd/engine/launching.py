@@ -1,5 +1,6 @@
 """What a start is made of: the mounted root, the bundle, the runtime's command line, and what the shim is told."""
 
+import contextlib
 import shutil
 from pathlib import Path
 
@@ -77,6 +78,14 @@ def take_down(container: Container, *, keep_exec_dir: bool = False) -> None:
 def _parts_dir(container: Container) -> Path:
     """Return where the parts of volumes are mounted that a container has: in no folder that is ever deleted whole."""
     return container.exec_dir.parents[1] / "subpaths" / container.id
+
+
+def take_down_stray_parts(world: World) -> None:
+    """Unmount the parts of volumes that containers had which are no more (blocks)."""
+    with contextlib.suppress(FileNotFoundError):
+        for folder in (world.config.exec_root / "subpaths").iterdir():
+            if not (world.containers_dir / folder.name).exists():
+                unmount_parts(folder)
 
 
 def runtime_of(config: DaemonConfig, container: Container) -> tuple[str, ...]:

@@ -1,6 +1,7 @@
 """What a container mounts, settled when it is created: names of anonymous volumes, mounts of other containers."""
 
 import asyncio
+import contextlib
 import secrets
 from collections.abc import Sequence
 from pathlib import Path
@@ -10,8 +11,9 @@ from msgspec.structs import replace
 from logd.container import Container, MountPoint
 from logd.engine.volumes import DRIVER, Volumes
 from logd.engine.world import World
-from logd.errors import InvalidParameter, NotFound
+from logd.errors import InvalidParameter, LogdError, NotFound
 from logd.mounted import Bind, Mounted, Volume
+from logd.runtime.mountinfo import check_propagation
 from logd.runtime.mounts import MountPlan, inherit, parse_volumes_from, plan
 from logd.runtime.rootfs import mount_overlay, unmount
 from logd.spec import HostConfig
@@ -34,9 +36,9 @@ def inherited(world: World, host: HostConfig) -> list[Bind | Volume]:
     return list(entries.values())
 
 
-def settle(mounts: MountPlan) -> MountPlan:
-    """Give each anonymous volume a name."""
-    return MountPlan(tuple(_named(entry, secrets.token_hex(32)) for entry in mounts.entries))
+def settle(mounts: MountPlan, data_root: Path) -> MountPlan:
+    """Give each anonymous volume a name, and a bind that has our mounts in it a propagation by which it loses them."""
+    return MountPlan(tuple(_named(_released(entry, data_root), secrets.token_hex(32)) for entry in mounts.entries))
 
 
 def settled(container: Container) -> MountPlan:
@@ -46,6 +48,20 @@ def settled(container: Container) -> MountPlan:
     names = {mount.destination: mount.name for mount in container.mounts}
     request = plan(container.spec, container.host)
     return MountPlan(tuple(_named(entry, names.get(entry.destination, "")) for entry in request.entries))
+
+
+def _released(entry: Mounted, data_root: Path) -> Mounted:
+    """Return a bind of the data-root, or of something in or around it, as a slave of the host where that can be.
+
+    A private one would keep the roots of all other containers mounted after their end.
+    """
+    if not isinstance(entry, Bind) or entry.propagation:
+        return entry
+    if data_root.is_relative_to(entry.source) or Path(entry.source).is_relative_to(data_root):
+        with contextlib.suppress(LogdError):
+            check_propagation(entry.source, "rslave")
+            return replace(entry, propagation="rslave")
+    return entry
 
 
 def _named(entry: Mounted, name: str) -> Mounted:

@@ -18,7 +18,7 @@ from typing import Final
 import orjson
 
 from logd.container import EXIT_UNKNOWN, Container, UnreadableRecord, read_record
-from logd.engine.launching import launch_of, runtime_of
+from logd.engine.launching import launch_of, runtime_of, take_down_stray_parts
 from logd.engine.lifecycle import Lifecycle
 from logd.engine.removal import Removal, delete_folder
 from logd.engine.world import World
@@ -84,6 +84,7 @@ class Restore:
         for container in containers:
             if container.state.running or container.state.starting_ns:
                 volumes.note_holder(container.volume_names, container.id)
+        await asyncio.to_thread(take_down_stray_parts, self._world)
         await volumes.remove_with("", volumes.made_for(folder.name for folder in self._interrupted))
         for folder in self._interrupted:
             log.warning("clearing away %s, whose creation was interrupted", folder)

@@ -33,6 +33,7 @@ FILE_NAME: Final = "volume.json"
 ANONYMOUS_LABEL: Final = "com.docker.volume.anonymous"
 """What dockerd puts on volumes that it named itself."""
 HALF_MADE: Final = ".new-"
+FILLING: Final = "_filling"
 GENERATED_NAME: Final = re.compile(r"[0-9a-f]{64}")
 
 
@@ -78,7 +79,9 @@ def read_volumes(root: Path) -> Iterator[VolumeRecord]:
             shutil.rmtree(folder, ignore_errors=True)
             continue
         try:
-            yield _read_volume(folder)
+            record = _read_volume(folder)
+            shutil.rmtree(folder / FILLING, ignore_errors=True)
+            yield record
         except (OSError, ValueError) as error:
             log.error("a volume is left out: %s: %s", folder, error)  # noqa: TRY400 - the reason is enough
 
@@ -162,7 +165,7 @@ def _fill_part(source: int, data: Path, subpath: str) -> None:
 
 def _replace_content(source: int, data: Path) -> None:
     """Copy to a folder beside the empty one, and put it in its place."""
-    filling = data.with_name("_filling")
+    filling = data.with_name(FILLING)
     shutil.rmtree(filling, ignore_errors=True)
     filling.mkdir(mode=0o755)
     _copy_tree(source, filling)

@@ -355,6 +355,32 @@ def test_what_the_host_mounts_later_comes_into_a_container_that_follows(docker, 
         subprocess.run(["umount", "--lazy", "--recursive", point], check=True)
 
 
+def test_a_container_that_sees_the_data_root_does_not_keep_what_is_unmounted_there(docker, shared_busybox):
+    folder = shared_busybox.folder
+    subprocess.run(["mount", "--bind", folder, folder], check=True)
+    try:
+        subprocess.run(["mount", "--make-shared", folder], check=True)
+        docker("run", "-d", "--name", "seen", "busybox", "sleep", "600")
+        rootfs = docker("inspect", "-f", "{{.GraphDriver.Data.MergedDir}}", "seen").stdout.strip()
+        options = ["-v", f"{folder}:/host:ro", "-v", f"{folder}:/own:ro,rprivate"]
+        docker("run", "-d", "--name", "watcher", *options, "busybox", "sleep", "600")
+        mounts = mounts_of(docker, "watcher")
+        assert (mounts["/host"]["Propagation"], mounts["/own"]["Propagation"]) == ("rslave", "rprivate")
+        pid = docker("inspect", "-f", "{{.State.Pid}}", "watcher").stdout.strip()
+        below = os.path.relpath(rootfs, folder)
+
+        def is_seen(place):
+            with open(f"/proc/{pid}/mountinfo") as file:
+                return f" /{place}/{below} " in file.read()
+
+        assert is_seen("host")
+        docker("rm", "-f", "seen")
+        wait_for(lambda: not is_seen("host"))
+        docker("rm", "-f", "watcher")
+    finally:
+        subprocess.run(["umount", "--lazy", "--recursive", folder], check=True)
+
+
 def test_prune_removes_volumes_without_a_name_and_all_if_asked(docker, sh, client):
     docker("volume", "create", "--label", "keep", "kept")
     docker("volume", "create", "--opt", "type=tmpfs", "--opt", "device=tmpfs", "ram")
@@ -456,11 +482,19 @@ def test_a_start_finds_what_an_older_logd_left_and_clears_away_what_was_cut_off(
     (daemon.data_root / "containers" / identifier / "container.json").unlink()
     for folder in (f"{name}/_data", "byhand/_data", "nothing", "later/_data", ".new-half"):
         (volumes / folder).mkdir(parents=True)
+    part, leftover = daemon.exec_root / "subpaths" / ("e" * 64) / "0", volumes / "byhand" / "_data"
+    part.mkdir(parents=True)
+    (leftover / "kept").touch()
+    subprocess.run(["mount", "--bind", leftover, part], check=True)
+    (volumes / "named" / "_filling").mkdir()
     (volumes / "later" / "volume.json").write_text('{"version": 9, "name": "later", "created_ns": 1}')
     daemon.start()
     assert docker("volume", "ls", "-q").stdout.split() == [name, "byhand", "named"]
     assert docker("volume", "ls", "-q", "-f", "label=com.docker.volume.anonymous").stdout.split() == [name]
     assert sorted(os.listdir(volumes)) == [name, "byhand", "later", "named", "nothing"]
+    assert sorted(os.listdir(volumes / "named")) == ["_data", "volume.json"]
+    assert os.listdir(daemon.exec_root / "subpaths") == []
+    assert (leftover / "kept").exists()
     assert "a volume is left out" in daemon.log()
     assert refused(docker("volume", "create", "later", check=False))
     assert (volumes / "later" / "volume.json").exists()
