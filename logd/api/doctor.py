@@ -15,9 +15,10 @@ from logd import plugins
 from logd.api import host
 from logd.api.call import Call, Route, answer
 from logd.config import DaemonConfig
-from logd.doctor import daemon, journald, kernel
+from logd.doctor import daemon, forwarding, journald, kernel
 from logd.doctor.check import Check
 from logd.engine.logopts import logging_of
+from logd.network.nft import table_name
 from logd.spec import LogConfig
 
 UDP_ADDRESSES: Final = ("syslog-address", "gelf-address")
@@ -27,7 +28,10 @@ async def examine(call: Call) -> web.Response:
     """GET /logd/doctor."""
     logged = [container.host.log_config for container in call.engine.containers()]
     ailing = await call.engine.ailing()
-    checks = await asyncio.to_thread(lambda: [*_host(logged), *_daemon(call.parts.config)])
+    links, table = call.engine.bridges_in_use(), table_name(call.parts.config.exec_root)
+    checks = await asyncio.to_thread(
+        lambda: [*_host(logged), *_daemon(call.parts.config), forwarding.forwarding(links, table)]
+    )
     return answer([one._asdict() for one in [*checks, daemon.destinations(ailing)]])
 
 

@@ -16,6 +16,7 @@ from logd.engine import create, inspect, top
 from logd.engine.attach import Attachment, Positions
 from logd.engine.deliveries import NOW, Deliveries
 from logd.engine.execs import Execs
+from logd.engine.files import Files
 from logd.engine.health import HealthCounts
 from logd.engine.lifecycle import Lifecycle
 from logd.engine.logopts import max_line_bytes, resolve, try_plugins
@@ -66,6 +67,7 @@ class Engine:
         self._removal = Removal(self._world)
         self._lifecycle = Lifecycle(self._world, self._removal.auto_remove)
         self._removal.lifecycle = self._lifecycle
+        self._files = Files(self._world, self._lifecycle.freezer)
 
     async def restore(self) -> None:
         """Find the containers of earlier daemons again."""
@@ -94,6 +96,11 @@ class Engine:
         return self._lifecycle.execs
 
     @property
+    def files(self) -> Files:
+        """The containers' files: copied, compared, packed."""
+        return self._files
+
+    @property
     def samples(self) -> Samples:
         """What the containers that run use, by id."""
         return self._world.samples
@@ -118,6 +125,10 @@ class Engine:
     def networks(self) -> Networks:
         """All networks."""
         return self._world.networks
+
+    def bridges_in_use(self) -> list[str]:
+        """Return the links of the networks that containers are in."""
+        return sorted({network.bridge for network, _, _ in self.networks.view().endpoints() if network.bridge})
 
     async def connect(self, network_ref: str, ref: str, settings: EndpointSettings) -> None:
         """Connect a container to a network; see `Connections.connect`."""
