@@ -14,8 +14,11 @@ STDIN_FD = 0
 READ_BYTES = 64 * 1024
 
 
-def carry(attached: Response, waiter: Waiter, *, interactive: bool) -> None:
-    """Carry the streams until the container's output has ended. Raises LogdError with what the daemon says of it."""
+def carry(attached: Response, waiter: Waiter, *, interactive: bool, multiplexed: bool = True) -> None:
+    """Carry the streams until the output has ended; that of a terminal is not multiplexed.
+
+    Raises LogdError with what the daemon says of it.
+    """
     if interactive:
         connection = attached.connection
         threading.Thread(target=_send_stdin, args=(connection,), name="stdin", daemon=True).start()
@@ -26,7 +29,7 @@ def carry(attached: Response, waiter: Waiter, *, interactive: bool) -> None:
             data = attached.receive()
         except Broken:
             return  # whether the container has ended, the answer to `wait` tells
-        for stream, payload in decoder.feed(data):
+        for stream, payload in decoder.feed(data) if multiplexed else [(STDOUT, data)]:
             if stream == SYSTEM_ERROR:
                 raise LogdError(payload.decode("utf-8", "replace"))
             if stream in {STDOUT, STDERR}:

@@ -11,6 +11,7 @@ from logd.cli import (
     container_commands,
     dial_stdio,
     driver_commands,
+    exec_command,
     image_commands,
     log_commands,
     run_command,
@@ -89,6 +90,7 @@ def logs(ctx: click.Context, arguments: Sequence[str]) -> None:
 for _command in (
     container_commands.ps,
     run_command.run,
+    exec_command.exec_,
     container_commands.start,
     container_commands.stop,
     container_commands.kill,

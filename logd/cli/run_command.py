@@ -121,7 +121,7 @@ def create_request(image: str, command: Sequence[str], options: dict[str, Any]) 
         host["RestartPolicy"] = _restart_policy(options["restart"])
     request: dict[str, Any] = {
         "Image": image,
-        "Env": [*_env_files(options["env_file"]), *_environment(options["env"])],
+        "Env": [*_env_files(options["env_file"]), *environment(options["env"])],
         "Labels": dict(_split(word, "=") for word in options["label"]),
         "AttachStdin": stdin and attached,
         "AttachStdout": attached,
@@ -269,7 +269,7 @@ def pairs(name: str, words: Iterable[str]) -> dict[str, str]:
     return dict(_split(word, "=") for word in words)
 
 
-def _environment(words: Iterable[str]) -> list[str]:
+def environment(words: Iterable[str]) -> list[str]:
     """Return the variables; one without a value has that of our own environment, or is left out."""
     found = []
     for word in words:
@@ -291,4 +291,4 @@ def _env_files(paths: Iterable[str]) -> list[str]:
         except (OSError, UnicodeDecodeError) as error:
             raise InvalidParameter(f"--env-file: {path}: {error}") from error
         words.extend(line for line in lines if line and not line.startswith("#"))
-    return _environment(words)
+    return environment(words)
