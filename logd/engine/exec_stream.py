@@ -130,6 +130,8 @@ class ExecStream:
         self._stdin = -1
 
     def _leave_output(self) -> None:
+        if self._is_terminal:
+            self._stdin = -1
         for descriptor in self._outputs.values():
             os.close(descriptor)
         self._outputs = {}

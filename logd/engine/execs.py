@@ -164,7 +164,8 @@ class Execs:
         session, one.session = one.session, None
         if session is not None:
             session.close()
-        await asyncio.to_thread(shutil.rmtree, one.folder, ignore_errors=True)
+        if not self._world.closing:  # else it may be that it runs, and the next daemon finds it
+            await asyncio.to_thread(shutil.rmtree, one.folder, ignore_errors=True)
 
     async def _adopt(self, container: Container, folder: Path) -> None:
         one = await asyncio.to_thread(read_exec, container, folder)

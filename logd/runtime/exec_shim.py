@@ -18,6 +18,7 @@ import select
 import signal
 import socket
 import struct
+import sys
 import termios
 import time
 from collections.abc import Callable
@@ -210,8 +211,12 @@ class ExecShim:
 
     def _end(self, ended: ExecExit) -> None:
         self._exit = ended
-        with suppress(FileNotFoundError):  # the container has gone, and its folder
+        try:
             write_exit(self.launch.folder, ended)
+        except FileNotFoundError:
+            pass  # the container has gone, and its folder
+        except OSError as error:  # a daemon that listens hears it all the same
+            print(f"exec: {self.launch.folder}: {error}", file=sys.stderr, flush=True)
         self._announce()
 
     # -- output that nobody reads --------------------------------------------------------------------------------

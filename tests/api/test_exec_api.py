@@ -5,11 +5,15 @@ import gc
 import json
 import os
 import pty
+import select
 import socket
 import struct
+import subprocess
+import sys
 import termios
 import time
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +25,7 @@ from docker.utils.socket import frames_iter
 # the SDK leaves sockets of streams to the garbage collector
 pytestmark = pytest.mark.filterwarnings("ignore:unclosed <socket:ResourceWarning")
 
+ROOT = Path(__file__).parents[2]
 LONG_S = 30.0
 ACCOUNTS = "echo alice:x:1000:1000::/home/alice:/bin/sh >> /etc/passwd; echo staff:x:50:alice >> /etc/group"
 
@@ -335,16 +340,42 @@ def test_execs_end_with_their_container(shared_busybox, client, run):
     until(lambda: not exec_shims(shared_busybox))
 
 
+# -- logd exec -------------------------------------------------------------------------------------------------------
+
+
+def logd_popen(daemon, *arguments, **options):
+    command = [sys.executable, "-m", "logd.cli.main", *arguments]
+    return subprocess.Popen(command, cwd=ROOT, env={**os.environ, "LOGD_HOST": daemon.host, "X": "here"}, **options)
+
+
+def test_logd_exec_carries_the_streams_the_options_and_the_exit_code(shared_busybox, box):
+    script = "read x; echo $x $A $X $PWD $(id -u); echo err >&2; exit 7"
+    options = ("-i", "-e", "A=1", "-e", "X", "-u", "1000", "-w", "/tmp")
+    with logd_popen(
+        shared_busybox, "exec", *options, box.name, "sh", "-c", script, stdin=-1, stdout=-1, stderr=-1
+    ) as process:
+        out, err = process.communicate(b"words\n", LONG_S)
+    assert (process.returncode, out, err) == (7, b"words 1 here /tmp 1000\n", b"err\n")
+    missing = shared_busybox.logd("exec", box.name, "nosuch", check=False)
+    assert (missing.returncode, "executable file not found" in missing.stdout) == (127, True)
+    assert shared_busybox.logd("exec", "-d", box.name, "touch", "/flag").stdout == ""
+    until(lambda: box.exec_run("test -e /flag").exit_code == 0)
+    refused = shared_busybox.logd("exec", "-it", box.name, "sh", check=False, input="")
+    assert (refused.returncode, refused.stderr) == (125, "logd: the input device is not a TTY (leave -t out)\n")
+    gone = shared_busybox.logd("exec", "nobody-here", "sh", check=False)
+    assert (gone.returncode, gone.stderr) == (1, "logd: No such container: nobody-here\n")
+
+
 # -- terminals -------------------------------------------------------------------------------------------------------
 
 
 class Terminal:
-    """A docker command at a terminal of ours."""
+    """A command at a terminal of ours."""
 
-    def __init__(self, daemon, size: tuple[int, int], *arguments):
+    def __init__(self, popen: Callable[..., Any], size: tuple[int, int], *arguments):
         self._master, slave = pty.openpty()
         termios.tcsetwinsize(slave, size)
-        self.process = daemon.docker_popen(*arguments, stdin=slave, stdout=slave, stderr=slave, start_new_session=True)
+        self.process = popen(*arguments, stdin=slave, stdout=slave, stderr=slave, start_new_session=True)
         os.close(slave)
         self.shown = b""
 
@@ -354,7 +385,8 @@ class Terminal:
     def read_until(self, words: bytes) -> None:
         deadline = time.monotonic() + LONG_S
         while words not in self.shown:
-            assert time.monotonic() < deadline
+            left = deadline - time.monotonic()
+            assert select.select([self._master], [], [], max(0, left))[0], self.shown
             try:
                 self.shown += os.read(self._master, 65536)
             except OSError as error:  # EIO: all of it was read
@@ -365,8 +397,10 @@ class Terminal:
         self.process.wait(LONG_S)
 
 
-def test_a_terminal_echoes_has_the_clients_size_and_ends_with_the_shell(shared_busybox, box):
-    terminal = Terminal(shared_busybox, (31, 79), "exec", "-it", box.name, "sh")
+@pytest.mark.parametrize("cli", ["docker", "logd"])
+def test_a_terminal_echoes_has_the_clients_size_and_ends_with_the_shell(shared_busybox, box, cli):
+    popen = shared_busybox.docker_popen if cli == "docker" else partial(logd_popen, shared_busybox)
+    terminal = Terminal(popen, (31, 79), "exec", "-it", box.name, "sh")
     terminal.type(b"echo $TERM; tty\n")
     terminal.read_until(b"xterm\r\n/dev/pts/0\r\n")
     while b"31 79\r\n" not in terminal.shown:  # the command line tells the size when it gets to it
