@@ -14,6 +14,7 @@ from typing import Any
 
 from logd.container import Container, Record, State, sync_folder
 from logd.engine import merge
+from logd.engine.joining import settle_joined
 from logd.engine.logopts import check_tags, try_plugins
 from logd.engine.mounting import inherited, make_volumes, mount_points, settle
 from logd.engine.names import check_name
@@ -47,6 +48,7 @@ async def create(
     asked_logging = host.log_config
     host = merge.complete_host(host, world.config)
     spec = merge.merge_image(spec, image.document.run_config())
+    host = settle_joined(world.registry, host)
     mounts = settle(plan(spec, host, inherited(world, host)), world.config.data_root)
     container_id = world.registry.new_id()
     name = _take_name(world, name, container_id)

@@ -8,6 +8,7 @@ import msgspec
 
 from logd.config import DaemonConfig, find_program
 from logd.container import Container
+from logd.engine.joining import joined_namespaces, shm_owner, shm_path
 from logd.engine.logopts import store_options
 from logd.engine.mounting import settled
 from logd.engine.world import World
@@ -15,6 +16,7 @@ from logd.errors import InvalidParameter, LogdError
 from logd.runtime.oci import BundleRequest, prepare_bundle
 from logd.runtime.protocol import Launch
 from logd.runtime.rootfs import mount_overlay, unmount
+from logd.runtime.shm import mount_shm, unmount_shm
 from logd.runtime.subpaths import mount_parts, unmount_parts
 from logd.spec import HostConfig
 
@@ -53,8 +55,21 @@ def prepare(world: World, container: Container) -> None:
             volumes=container.volumes | mount_parts(_parts_dir(container), parts),
             default_ulimits=config.default_ulimits,
             network=world.connections.setup(container),
+            joined=joined_namespaces(world.registry, host),
+            shm=_prepare_shm(world, container),
         )
     )
+
+
+def _prepare_shm(world: World, container: Container) -> Path | None:
+    """Return where the /dev/shm is that others share, or may share; a container's own is mounted now."""
+    owner = shm_owner(world.registry, container)
+    if owner is None:
+        return None
+    path = shm_path(world.config.exec_root, owner)
+    if owner is container:
+        mount_shm(path, container.host.shm_size)
+    return path
 
 
 def with_name_servers(host: HostConfig, config: DaemonConfig) -> HostConfig:
@@ -71,6 +86,7 @@ def take_down(container: Container, *, keep_exec_dir: bool = False) -> None:
     """Unmount the root and parts of volumes, and delete the bundle with what a shim left in its folder (blocks)."""
     unmount(container.rootfs)
     unmount_parts(_parts_dir(container))
+    unmount_shm(shm_path(container.exec_dir.parents[1], container))
     if not keep_exec_dir:
         shutil.rmtree(container.exec_dir, ignore_errors=True)
 

@@ -19,6 +19,7 @@ from logd.engine.attach import begin_attachments, end_attachments
 from logd.engine.execs import Execs
 from logd.engine.freezing import Freezer
 from logd.engine.health import HealthMonitors
+from logd.engine.joining import others_started
 from logd.engine.launching import command_line, launch_of, prepare, runtime_of, take_down
 from logd.engine.limit_updates import Updates
 from logd.engine.logopts import store_options
@@ -52,7 +53,7 @@ class Lifecycle:
     def __init__(self, world: World, auto_remove: Callable[[Container], Awaitable[None]]) -> None:
         self._world = world
         self._auto_remove = auto_remove
-        self.restarts = Restarts(world, self._start)
+        self.restarts = Restarts(world, self._start, partial(others_started, world.registry))
         self.health = HealthMonitors(world, partial(runtime_of, world.config))
         self.execs = Execs(world, partial(runtime_of, world.config))
         self.freezer = Freezer(world, partial(runtime_of, world.config))

@@ -75,10 +75,19 @@ def check_not_restarting(container: Container) -> None:
 
 
 class Restarts:
-    """The containers that wait for a restart. `start` starts one, under its lock, and records a failure itself."""
+    """The containers that wait for a restart. `start` starts one, under its lock, and records a failure itself.
 
-    def __init__(self, world: World, start: Callable[[Container], Awaitable[None]]) -> None:
+    `await_others` returns when those that a container joins don't wait for a restart any more.
+    """
+
+    def __init__(
+        self,
+        world: World,
+        start: Callable[[Container], Awaitable[None]],
+        await_others: Callable[[Container], Awaitable[None]],
+    ) -> None:
         self._world = world
+        self._await_others = await_others
         self._start = start
         self._timers: dict[str, asyncio.TimerHandle] = {}
         self._starting: set[str] = set()
@@ -156,6 +165,7 @@ class Restarts:
             self._world.tasks.start(self._again(container, container.run), f"restart of {container.id[:12]}")
 
     async def _again(self, container: Container, run: int) -> None:
+        await self._await_others(container)
         async with self._places, container.lock:
             if self._world.closing or not container.state.restarting or container.run != run:
                 return  # something else came first

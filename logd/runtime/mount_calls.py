@@ -6,6 +6,9 @@ import os
 from pathlib import Path
 from typing import Final
 
+MS_NOSUID: Final = 0x2
+MS_NODEV: Final = 0x4
+MS_NOEXEC: Final = 0x8
 MS_BIND: Final = 0x1000
 MS_REC: Final = 0x4000
 MS_REMOUNT: Final = 0x20

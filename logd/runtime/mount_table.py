@@ -16,7 +16,7 @@ INIT_DESTINATION: Final = "/sbin/docker-init"
 WRITABLE_WITH_READONLY_ROOT: Final = frozenset({"/proc", "/dev", "/dev/pts", "/dev/shm", "/dev/mqueue"})
 
 
-def _default_mounts(host: HostConfig) -> list[dict[str, Any]]:
+def _default_mounts(host: HostConfig, shm: Path | None) -> list[dict[str, Any]]:
     read_only = [] if host.privileged else ["ro"]
     hardened = ["nosuid", "noexec", "nodev"]
 
@@ -33,6 +33,8 @@ def _default_mounts(host: HostConfig) -> list[dict[str, Any]]:
     mounts.append(mount("mqueue", "/dev/mqueue", hardened))
     if host.ipc_mode == "host":
         mounts.append(mount("bind", "/dev/shm", ["rbind", "rprivate"], "/dev/shm"))
+    elif shm is not None:
+        mounts.append(mount("bind", "/dev/shm", ["rbind", "rprivate"], str(shm)))
     elif host.ipc_mode != "none":
         size = f"size={host.shm_size or 64 << 20}"
         mounts.append(mount("tmpfs", "/dev/shm", [*hardened, "mode=1777", size], "shm"))
@@ -46,15 +48,17 @@ def oci_mounts(
     volumes: Mapping[str, Path],
     network_files: Mapping[str, Path],
     init_path: str = "",
+    shm: Path | None = None,
 ) -> list[dict[str, Any]]:
     """Return the bundle's `mounts`: Docker's own, less those that the request replaces, then the rest by depth.
 
-    `volumes` has each planned volume's folder by destination, `network_files` the host file by destination.
+    `volumes` has each planned volume's folder by destination, `network_files` the host file by destination. `shm`
+    is a /dev/shm on the host that others may have too.
     """
     taken = mount_plan.destinations
     own = [
         mount
-        for mount in _default_mounts(host)
+        for mount in _default_mounts(host, shm)
         if mount["destination"] not in taken and not ("/dev" in taken and mount["destination"].startswith("/dev/"))
     ]
     extra = [_bind(str(path), place, False) for place, path in network_files.items() if place not in taken]

@@ -42,7 +42,8 @@ class BundleRequest:
 
     `plan` is what was settled when the container was created; None: what `spec` and `host` say. `volumes` has the
     folder of each planned volume by its destination. `init_path` is the init to put in front of the
-    command, empty for none. `env` replaces what `default_env` gives.
+    command, empty for none. `joined` has the paths of the namespaces of another container by their types, `shm` is the
+    /dev/shm that is shared with others. `env` replaces what `default_env` gives.
     """
 
     id: str
@@ -62,6 +63,8 @@ class BundleRequest:
     volumes: Mapping[str, str | Path] = field(default_factory=dict)
     default_ulimits: Mapping[str, tuple[int, int]] = field(default_factory=dict)
     network: NetworkSetup = LOOPBACK
+    joined: Mapping[str, str] = field(default_factory=dict)
+    shm: Path | None = None
 
 
 def prepare_bundle(request: BundleRequest) -> None:
@@ -83,6 +86,7 @@ def prepare_bundle(request: BundleRequest) -> None:
         volumes={place: Path(folder) for place, folder in request.volumes.items()},
         network_files=files,
         init_path=_init_path(request),
+        shm=request.shm,
     )
     config = bundle_config(request, user, table)
     path = request.exec_dir / CONFIG_NAME
@@ -147,8 +151,8 @@ def delete_argv(runtime: Sequence[str], container_id: str) -> list[str]:
 
 
 def _init_path(request: BundleRequest) -> str:
-    """A container in the host's pid namespace has no PID 1 to replace, as in Docker."""
-    if not request.init_path or request.host.pid_mode == "host":
+    """A container in the pid namespace of others has no PID 1 to replace, as in Docker."""
+    if not request.init_path or request.host.pid_mode:
         return ""
     if not os.access(request.init_path, os.X_OK):
         raise InvalidParameter(f"--init: {request.init_path} is not an executable file (install tini or catatonit)")
@@ -209,7 +213,7 @@ def _linux(request: BundleRequest, caps: list[str], table: list[dict[str, Any]])
     host, support = request.host, limits.host_support()
     nodes, device_rules = devices(host)
     linux: dict[str, Any] = {
-        "namespaces": [_namespace(kind, request.network) for kind in _namespaces(host)],
+        "namespaces": [_namespace(kind, request) for kind in _namespaces(host)],
         "cgroupsPath": cgroup_path(request.id, host.cgroup_parent or request.cgroup_parent),
         "resources": {"devices": device_rules, **limits.resources(host, support)},
         "devices": nodes,
@@ -248,9 +252,9 @@ def _namespaces(host: HostConfig) -> list[str]:
     return ["mount", *(kind for kind, with_host in shared.items() if not with_host)]
 
 
-def _namespace(kind: str, network: NetworkSetup) -> dict[str, str]:
-    joined = {"path": network.namespace} if kind == "network" and network.namespace else {}
-    return {"type": kind, **joined}
+def _namespace(kind: str, request: BundleRequest) -> dict[str, str]:
+    path = request.network.namespace if kind == "network" else request.joined.get(kind)
+    return {"type": kind, **({"path": path} if path else {})}
 
 
 def _sysctls(request: BundleRequest) -> dict[str, str]:

@@ -36,6 +36,7 @@ MODES: Final[tuple[tuple[str, Callable[[HostConfig], str], frozenset[str]], ...]
     ("--cgroupns", lambda host: host.cgroupns_mode, frozenset({"", "private", "host"})),
     ("--isolation", lambda host: host.isolation, frozenset({"", "default"})),
 )
+JOINABLE: Final = frozenset(("--ipc", "--pid"))
 
 
 def validate_host(spec: ContainerSpec, host: HostConfig, *, root: Path = cgroup.ROOT) -> list[str]:
@@ -47,8 +48,9 @@ def validate_host(spec: ContainerSpec, host: HostConfig, *, root: Path = cgroup.
         if is_set(spec, host):
             raise Unsupported(message)
     for option, mode, known in MODES:
-        if mode(host) not in known:
-            accepted = ", ".join(sorted(known - {""}))
+        joins = option in JOINABLE and mode(host).startswith("container:") and mode(host) != "container:"
+        if mode(host) not in known and not joins:
+            accepted = ", ".join([*sorted(known - {""}), *(("container:NAME",) if option in JOINABLE else ())])
             raise Unsupported(f"{option} {mode(host)} is not supported (supported: {accepted})")
     warnings = _validate_network(host)
     check_restart_policy(host.restart_policy)
