@@ -5,6 +5,7 @@ import os
 import re
 import subprocess
 import time
+from pathlib import Path
 
 import pytest
 
@@ -354,3 +355,67 @@ def test_a_volume_outlives_its_container_until_it_is_removed(docker, shared_busy
 def test_a_system_prune_goes_through(docker, container):
     container("busybox", "true")
     assert "Total reclaimed space" in docker("system", "prune", "-f").stdout
+
+
+def test_limits_and_settings_of_a_run_are_those_of_its_process(docker):
+    options = ["--ulimit", "nofile=100:200", "--ulimit", "core=0", "--shm-size", "1m", "--oom-score-adj", "300"]
+    options += ["--sysctl", "kernel.msgmax=9000", "--sysctl", "net.core.somaxconn=99", "-u", "1000:1000"]
+    options += ["--group-add", "77", "--group-add", "root", "--tmpfs", "/t:size=64k,uid=5,gid=6,mode=0711,exec"]
+    script = """
+        grep -E '^Max (open|core)' /proc/self/limits | tr -s ' '
+        grep ' /dev/shm ' /proc/mounts
+        cat /proc/self/oom_score_adj /proc/sys/kernel/msgmax /proc/sys/net/core/somaxconn
+        id -G
+        grep ' /t ' /proc/mounts
+        stat -c '%u %g %a' /t
+    """
+    assert docker("run", "--rm", *options, "busybox", "sh", "-c", script).stdout.splitlines() == [
+        "Max core file size 0 0 bytes ",
+        "Max open files 100 200 files ",
+        "shm /dev/shm tmpfs rw,nosuid,nodev,noexec,relatime,size=1024k 0 0",
+        *("300", "9000", "99"),
+        "1000 0 77",
+        "tmpfs /t tmpfs rw,nosuid,nodev,relatime,size=64k,mode=711,uid=5,gid=6 0 0",
+        "5 6 711",
+    ]
+
+
+def test_a_device_cgroup_rule_opens_what_is_closed_without_it(docker):
+    """Devices of a kind that nobody has: allowed, the kernel knows none; else it is not permitted."""
+    script = "mknod /x c 42 1 && cat /x"
+    told = docker("run", "--rm", "busybox", "sh", "-c", script, check=False).stderr
+    assert "Operation not permitted" in told
+    told = docker("run", "--rm", "--device-cgroup-rule", "c 42:* rw", "busybox", "sh", "-c", script, check=False).stderr
+    assert "No such device or address" in told
+
+
+def test_a_cgroup_parent_is_where_the_container_runs(docker):
+    parent = f"logd-test-{os.getpid()}"
+    identifier = docker("run", "-d", "--cgroup-parent", f"/{parent}", "busybox", "sleep", "600").stdout.strip()
+    pid = docker("inspect", "-f", "{{.State.Pid}}", identifier).stdout.strip()
+    places = {line.split(":")[2] for line in Path(f"/proc/{pid}/cgroup").read_text().splitlines()}
+    docker("rm", "-f", identifier)
+    for folder in (*Path("/sys/fs/cgroup").glob(parent), *Path("/sys/fs/cgroup").glob(f"*/{parent}")):
+        deadline = time.monotonic() + 20
+        while any(one.is_dir() for one in folder.iterdir()) and time.monotonic() < deadline:
+            time.sleep(0.02)  # the container's own goes in the background
+        folder.rmdir()
+    assert any(place.endswith(f"/{parent}/{identifier}") for place in places)
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (["--oom-score-adj", "3000"], "Invalid value 3000, range for oom score adj is [-1000, 1000]"),
+        (["--network", "host", "--sysctl", "net.core.somaxconn=9"], "sysctl 'net.core.somaxconn' not allowed"),
+        (["--ipc", "host", "--sysctl", "kernel.msgmax=9000"], "sysctl 'kernel.msgmax' not allowed"),
+        (["--group-add", "nosuchgroup"], "Unable to find group nosuchgroup: no matching entries in group file"),
+        (["--cgroup-parent", "../x"], "cgroup-parent: '../x' must not contain '..'"),
+        (["--tmpfs", "/t:bogus"], 'invalid tmpfs option ["bogus"]'),
+        (["--device", "/dev/nosuch"], 'error gathering device information while adding custom device "/dev/nosuch"'),
+    ],
+)
+def test_a_setting_that_can_not_be_is_refused_with_its_name(docker, options, words):
+    done = docker("run", "--rm", *options, "busybox", "true", check=False)
+    assert done.returncode != 0
+    assert words in done.stderr
