@@ -214,7 +214,8 @@ class NameServer:
         if query.kind == dns_wire.PTR:
             address = dns_wire.address_of_pointer(query.name)
             name = self.names.name_of(address) if address else None
-            return dns_wire.reply(query, [dns_wire.pointer_record(name)], limit=limit) if name else None
+            record = dns_wire.pointer_record(name) if name else None
+            return dns_wire.reply(query, [record], limit=limit) if record else None
         found = self.names.find(query.name)
         if found is not None:
             addresses = {dns_wire.A: found.ipv4, dns_wire.AAAA: found.ipv6}.get(query.kind, [])

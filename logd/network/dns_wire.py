@@ -143,9 +143,12 @@ def address_record(address: str) -> bytes:
     return QUESTION_POINTER + struct.pack(">HHIH", kind, INTERNET, TTL_S, len(packed)) + packed
 
 
-def pointer_record(name: str) -> bytes:
-    """Return a PTR record of the question's name. Raises ValueError for a name that has no wire form."""
-    target = encode_name(name)
+def pointer_record(name: str) -> bytes | None:
+    """Return a PTR record of the question's name; None for a target that has no wire form: too long, perhaps."""
+    try:
+        target = encode_name(name)
+    except ValueError:
+        return None
     return QUESTION_POINTER + struct.pack(">HHIH", PTR, INTERNET, TTL_S, len(target)) + target
 
 

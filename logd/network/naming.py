@@ -21,6 +21,8 @@ class Naming:
         self._config = config
         self._servers: dict[tuple[str, int], NameServer] = {}
         """By container and the inode of its namespace, which is another one at each start."""
+        self._failed: set[str] = set()
+        """Containers that could not have a name server: said once, at the start that it is the failure of."""
 
     def close(self) -> None:
         """Stop answering; names don't resolve until the next daemon."""
@@ -33,6 +35,7 @@ class Naming:
         zones = zones_of(view)
         gone = set(self._servers)
         failure: LogdError | None = None
+        self._failed &= {member.container_id for member in view.members}
         for member in view.members:
             theirs = [zones[one.network_id] for one in member.endpoints if one.dns_names and one.network_id in zones]
             if not theirs:
@@ -40,7 +43,9 @@ class Naming:
             try:
                 gone.discard(await self._serve(member, theirs))
             except (OSError, LogdError) as error:
-                failure = failure or LogdError(f"can't serve names to container {member.name}: {error}")
+                if member.container_id not in self._failed:
+                    failure = failure or LogdError(f"can't serve names to container {member.name}: {error}")
+                self._failed.add(member.container_id)
         for key in gone:
             self._servers.pop(key).close()
         if failure:

@@ -50,6 +50,8 @@ class Publishing:
         self._rules: str | None = None
         self._forwards: frozenset[Forward] = frozenset()
         self._links: frozenset[str] = frozenset()
+        self._refused: set[str] = set()
+        """Containers that could not have their ports: said once, at the start that it is the failure of."""
         self._relays: dict[tuple[str, Published], Relay] = {}
         """By container."""
 
@@ -86,19 +88,16 @@ class Publishing:
         for container_id in self._claims.ids():
             if container_id not in publishing:
                 self._claims.release(container_id)
-        for container_id, member in publishing.items():
-            if container_id in self._claims.ids():
-                continue
+        self._refused &= publishing.keys()
+        for container_id in publishing.keys() - self._refused - set(self._claims.ids()):
+            member = publishing[container_id]
             endpoint = _exits(member)[0]
             try:
                 self._claim(member, networks.get(endpoint.network_id))
-            except PortTaken as error:
-                yield PortTaken(
-                    "driver failed programming external connectivity on endpoint "
-                    f"{member.name} ({endpoint.id}): {error}"
-                )
             except LogdError as error:
-                yield error
+                self._refused.add(container_id)
+                what = f"driver failed programming external connectivity on endpoint {member.name} ({endpoint.id})"
+                yield PortTaken(f"{what}: {error}") if isinstance(error, PortTaken) else error
 
     def _claim(self, member: Member, network: Network | None) -> None:
         bindings = parse_bindings(member.spec, member.host)

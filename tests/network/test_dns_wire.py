@@ -113,7 +113,9 @@ def test_pointers_name_addresses_of_both_kinds() -> None:
     for wrong in ("0.213.10.in-addr.arpa", "a.b.c.d.in-addr.arpa", "1.ip6.arpa", "²" * 32 + ".ip6.arpa", ""):
         assert wire.address_of_pointer(wrong) is None
     record = wire.pointer_record("web.net")
+    assert record is not None
     assert record.endswith(b"\x03web\x03net\x00")
+    assert wire.pointer_record("a" * 64) is None
     with pytest.raises(ValueError, match="no name"):
         wire.encode_name("a..b")
 

@@ -207,6 +207,30 @@ def test_ranges_and_udp(daemon: Daemon, serve: Callable[..., str]) -> None:
         daemon.docker("rm", "-f", "echo")
 
 
+def test_datagrams_of_a_client_that_goes_on_reach_the_next_container(daemon: Daemon) -> None:
+    def exchange(name: str, client: socket.socket) -> bytes:
+        with namespaces.inside(sandbox(daemon, name), bound_datagrams) as server:
+            server.settimeout(20)
+            client.send(name.encode())
+            return server.recv(100)
+
+    def run(name: str, *options: str) -> None:
+        daemon.docker("run", "-d", "--name", name, *options, "busybox", "sleep", "1000")
+
+    run("one", "-p", "127.0.0.1::7/udp")
+    try:
+        port = daemon.docker("port", "one", "7/udp").stdout.strip().rpartition(":")[2]
+        with bound_datagrams(0) as client:
+            client.connect(("127.0.0.1", int(port)))
+            assert exchange("one", client) == b"one"
+            daemon.docker("rm", "-f", "one")
+            run("filler")  # has the address of the first one, or the next one has
+            run("two", "-p", f"127.0.0.1:{port}:7/udp")
+            assert exchange("two", client) == b"two"
+    finally:
+        daemon.docker("rm", "-f", "one", "filler", "two", check=False)
+
+
 def bound_datagrams(port: int = 7) -> socket.socket:
     made = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
     made.bind(("0.0.0.0", port))
