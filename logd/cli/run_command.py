@@ -64,7 +64,9 @@ class NotStarted(LogdError):
 @click.option("--pids-limit", type=int, help="How many processes it may have.")
 @click.option("--read-only", is_flag=True, help="Make its root file system read-only.")
 @click.option("--tmpfs", multiple=True, metavar="PATH[:OPTIONS]", help="Mount a file system in memory.")
-@click.option("-v", "--volume", multiple=True, metavar="HOST:PATH[:ro]", help="Mount a folder of the host.")
+@click.option(
+    "-v", "--volume", multiple=True, metavar="[HOST|VOLUME:]PATH[:ro]", help="Mount a folder of the host or a volume."
+)
 @click.option("--network", metavar="NAME", help="none, or host.")
 @click.option("--init", is_flag=True, help="Run a small init in it that reaps processes.")
 @click.option("--stop-signal", metavar="SIGNAL", help="Signal that stops it.")
