@@ -19,7 +19,7 @@ import socket
 import ssl
 import struct
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from enum import Enum
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
@@ -58,6 +58,8 @@ class Access:
         self._viewer_sockets = frozenset(viewer_sockets)
         self._names: frozenset[str] = frozenset()
         self._peers: Counter[str] = Counter()
+        self.tell_cut: Callable[[str], None] = lambda reason: None
+        """Called with the reason when a connection is ended without an answer: too-many or slow-head."""
         self.renew()
 
     def renew(self) -> None:

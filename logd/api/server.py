@@ -48,6 +48,7 @@ class Connection(web.RequestHandler):
             return
         self.refused = f"too many connections from {self._peer} (at most {access.most_connections}): close some"
         if entry is Entry.CUT:
+            access.tell_cut("too-many")
             self._cut()
         else:
             self._set_deadline()
@@ -100,6 +101,8 @@ class Connection(web.RequestHandler):
 
     def _give_up(self) -> None:
         log.info("the head of a request did not come in time", extra={"remote": self._peer})
+        if (access := self._access()) is not None:
+            access.tell_cut("slow-head")
         self._cut()
 
     def _cut(self) -> None:

@@ -75,6 +75,7 @@ class Service:
             _background(stack, self._feed_watchdog(), "watchdog")
             engine, images, watcher = await self._build(stack)
             scraper = make_scraper(engine, self._events, self._config, stack)
+            self._access.tell_cut = scraper.daemon.cut
             runner = Runner(
                 make_app(engine, images, self._events, self._config, watcher, scraper, self._access),
                 self._access,

@@ -82,10 +82,17 @@ REQUESTS: Final = Family(
     ("method", "route", "code"),
 )
 STREAMS: Final = Family("logd_api_streams", "gauge", "Answers under way that last, such as logs.", ("kind",))
+CUT: Final = Family(
+    "logd_api_connections_cut_total",
+    "counter",
+    "Connections to the API that were ended unanswered: of a peer with too-many, or with a slow-head of a request.",
+    ("reason",),
+)
+CUT_REASONS: Final = ("slow-head", "too-many")
 FAMILIES: Final = (
     *TIMERS.values(),
     *(STATES, ENGINE, CPUS, MEMORY, EVENTS, SUBSCRIBERS, CHECKS, CHECKS_FAILED),
-    *(WRITES_FAILED, READS_FAILED, TOO_LONG, BUILD, REQUESTS, STREAMS),
+    *(WRITES_FAILED, READS_FAILED, TOO_LONG, BUILD, REQUESTS, STREAMS, CUT),
     *process.FAMILIES,
 )
 METHODS: Final = frozenset(("GET", "HEAD", "POST", "PUT", "DELETE", "PATCH", "OPTIONS"))
@@ -143,6 +150,10 @@ class DaemonMetrics:
         )
         self._streams = prometheus_client.Gauge(STREAMS.name, STREAMS.help, STREAMS.labels, registry=self.registry)
 
+        self._cut = prometheus_client.Counter(CUT.name, CUT.help, CUT.labels, registry=self.registry)
+        for reason in CUT_REASONS:
+            self._cut.labels(reason)
+
     def close(self) -> None:
         """Close what is kept open."""
         self._process.close()
@@ -158,6 +169,10 @@ class DaemonMetrics:
     def answered(self, method: str, route: str, code: int) -> None:
         """Count a request; `route` has names in place of what a client can choose, "" where nothing answers."""
         self._requests.labels(method if method in METHODS else OTHER, route or OTHER, str(code)).inc()
+
+    def cut(self, reason: str) -> None:
+        """Count a connection that was ended without an answer."""
+        self._cut.labels(reason).inc()
 
     def expect_streams(self, kinds: Sequence[str]) -> None:
         """Have a series for each kind from the start."""

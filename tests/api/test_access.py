@@ -6,6 +6,7 @@ import importlib
 import json
 import os
 import pkgutil
+import re
 import socket
 import ssl
 import subprocess
@@ -275,6 +276,8 @@ def test_beyond_its_share_a_user_gets_503_until_it_closes_some_while_another_is_
     deadline = time.monotonic() + 20
     while ask(place.socket, "GET", "/_ping")[0] != 200:
         assert time.monotonic() < deadline
+    page = ask(place.socket, "GET", "/metrics")[1].decode()
+    assert int(float(re.search(r'connections_cut_total\{reason="too-many"\} (\S+)', page)[1])) >= 1
 
 
 def test_bytes_pass_both_ways_through_dial_stdio_with_the_end_of_each(place):
