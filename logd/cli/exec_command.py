@@ -1,23 +1,21 @@
 """`logd exec`: run a command in a container that runs, beside its first process."""
 
 import contextlib
-import os
 import sys
 from collections.abc import Sequence
-from typing import Any, Final
+from typing import Any
 
 import click
 
+from logd.cli.attached import EXIT_DAEMON, UPGRADE, check_input
 from logd.cli.client import Client, quote
 from logd.cli.command import Command
 from logd.cli.completion import CONTAINER
 from logd.cli.foreground import carry
 from logd.cli.interrupts import Waiter
-from logd.cli.raw_terminal import STDIN_FD, raw_terminal, size
-from logd.cli.run_command import EXIT_DAEMON, environment
-from logd.errors import InvalidParameter, LogdError
-
-UPGRADE: Final = {"Upgrade": "tcp", "Connection": "Upgrade"}
+from logd.cli.raw_terminal import raw_terminal, size
+from logd.cli.run_command import environment
+from logd.errors import LogdError
 
 
 @click.command(
@@ -51,8 +49,8 @@ def exec_(client: Client, /, *, container: str, command: Sequence[str], **option
     Its output appears here, not in the container's log, and its exit code becomes this command's.
     """
     detached, terminal = options["detach"], options["tty"]
-    if terminal and options["interactive"] and not detached and not os.isatty(STDIN_FD):
-        raise InvalidParameter("the input device is not a TTY (leave -t out)")
+    if not detached:
+        check_input(interactive=options["interactive"], terminal=terminal)
     created = client.json("POST", f"/containers/{quote(container)}/exec", json_body=exec_request(command, options))
     place = f"/exec/{quote(str(created['Id']))}"
     begin = {"Detach": detached, "Tty": terminal}

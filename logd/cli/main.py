@@ -8,6 +8,7 @@ from collections.abc import Sequence
 import click
 
 from logd.cli import (
+    attach_command,
     container_commands,
     dial_stdio,
     driver_commands,
@@ -90,6 +91,7 @@ def logs(ctx: click.Context, arguments: Sequence[str]) -> None:
 for _command in (
     container_commands.ps,
     run_command.run,
+    attach_command.attach,
     exec_command.exec_,
     container_commands.start,
     container_commands.stop,

@@ -6,9 +6,10 @@ import signal
 import termios
 import tty
 from collections.abc import Callable, Iterator
-from typing import Final
+from typing import Final, NoReturn
 
 STDIN_FD: Final = 0
+ENDING: Final = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT)
 
 
 def size() -> tuple[int, int]:
@@ -21,8 +22,13 @@ def size() -> tuple[int, int]:
 
 @contextlib.contextmanager
 def raw_terminal(resized: Callable[[], object]) -> Iterator[None]:
-    """Make our terminal raw as long as this lasts; `resized` is called, in a signal handler, when its size changes."""
-    before = signal.signal(signal.SIGWINCH, lambda _number, _frame: resized())
+    """Make our terminal raw as long as this lasts; `resized` is called, in a signal handler, when its size changes.
+
+    A signal that ends this process does so by SystemExit, so that the terminal is restored.
+    """
+    handlers: dict[signal.Signals, Callable[[int, object], object]] = dict.fromkeys(ENDING, _end)
+    handlers[signal.SIGWINCH] = lambda _number, _frame: resized()
+    before = {number: signal.signal(number, handler) for number, handler in handlers.items()}
     try:
         if not os.isatty(STDIN_FD):
             yield
@@ -34,4 +40,9 @@ def raw_terminal(resized: Callable[[], object]) -> Iterator[None]:
         finally:
             termios.tcsetattr(STDIN_FD, termios.TCSADRAIN, settings)
     finally:
-        signal.signal(signal.SIGWINCH, before)
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _end(number: int, _frame: object) -> NoReturn:
+    raise SystemExit(128 + number)

@@ -2,22 +2,19 @@
 
 import contextlib
 import os
-import signal
 import sys
 from collections.abc import Iterable, Sequence
 from typing import Any, Final
 
 import click
 
-from logd.cli.client import Broken, Client, Refused, Response, quote
+from logd.cli.attached import EXIT_DAEMON, UPGRADE, check_input, follow
+from logd.cli.client import Client, Refused
 from logd.cli.command import Command
-from logd.cli.foreground import carry
-from logd.cli.interrupts import Waiter
+from logd.cli.raw_terminal import size
 from logd.errors import InvalidParameter, LogdError
 from logd.units import parse_duration, parse_ram_size
 
-FORWARDED: Final = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT, signal.SIGUSR1, signal.SIGUSR2)
-EXIT_DAEMON: Final = 125  # Docker's: the container could not be run at all
 EXIT_NOT_EXECUTABLE: Final = 126
 EXIT_NOT_FOUND: Final = 127
 
@@ -43,11 +40,14 @@ class NotStarted(LogdError):
         "logd run --rm busybox echo hello",
         "logd run --rm -m 64m -u nobody busybox id",
         "logd run -d --restart unless-stopped --health-cmd 'wget -qO- localhost' shop:1.2",
+        "logd run -it --rm busybox sh",
         "tar c . | logd run --rm -i busybox wc -c",
     ),
 )
 @click.option("-d", "--detach", is_flag=True, help="Run in the background and print the container's id.")
 @click.option("-i", "--interactive", is_flag=True, help="Give it this command's standard input.")
+@click.option("-t", "--tty", is_flag=True, help="Give it a terminal.")
+@click.option("--detach-keys", metavar="KEYS", help="Keys that leave its terminal (default: ctrl-p,ctrl-q).")
 @click.option("--name", help="Name of the container (default: one is made up).")
 @click.option("--rm", "remove", is_flag=True, help="Remove the container and its log when it has ended.")
 @click.option(
@@ -89,13 +89,15 @@ def run(client: Client, /, *, image: str, command: Sequence[str], **options: Any
     Without -d its output appears here and its exit code becomes this command's. Leaving that to follow it in other
     ways: `logd run -d`, then `logs -f`.
     """
+    if not options["detach"]:
+        check_input(interactive=options["interactive"], terminal=options["tty"])
     body = create_request(image, command, options)
     identity = _create(client, body, options["name"])
     if options["detach"]:
         _start(client, identity)
         sys.stdout.write(f"{identity}\n")
         return None
-    return _in_foreground(client, identity, interactive=options["interactive"], remove=options["remove"])
+    return _in_foreground(client, identity, options)
 
 
 def create_request(image: str, command: Sequence[str], options: dict[str, Any]) -> dict[str, Any]:
@@ -109,6 +111,8 @@ def create_request(image: str, command: Sequence[str], options: dict[str, Any]) 
         "Tmpfs": dict(_split(word, ":") for word in options["tmpfs"]),
         "LogConfig": {"Type": options["log_driver"] or "", "Config": pairs("--log-opt", options["log_opt"])},
     }
+    if options["tty"]:
+        host["ConsoleSize"] = list(size())
     if options["init"]:
         host["Init"] = True
     if options["network"]:
@@ -132,6 +136,8 @@ def create_request(image: str, command: Sequence[str], options: dict[str, Any]) 
         "StdinOnce": stdin and attached,
         "HostConfig": host,
     }
+    if options["tty"]:
+        request["Tty"] = True
     if health := _health_check(options):
         request["Healthcheck"] = health
     if command:
@@ -171,11 +177,11 @@ def _start(client: Client, identity: str) -> None:
         raise NotStarted(str(error)) from error
 
 
-def _in_foreground(client: Client, identity: str, *, interactive: bool, remove: bool) -> int:
+def _in_foreground(client: Client, identity: str, options: dict[str, Any]) -> int:
     """Attach, start, carry the streams, and return the exit code."""
-    query = {"stream": True, "stdout": True, "stderr": True, "stdin": interactive}
-    upgrade = {"Upgrade": "tcp", "Connection": "Upgrade"}
-    attached = client.request("POST", f"/containers/{identity}/attach", query, headers=upgrade)
+    interactive, remove = options["interactive"], options["remove"]
+    query = {"stream": True, "stdout": True, "stderr": True, "stdin": interactive, "detachKeys": options["detach_keys"]}
+    attached = client.request("POST", f"/containers/{identity}/attach", query, headers=UPGRADE)
     condition = "removed" if remove else "next-exit"
     waiting = client.request("POST", f"/containers/{identity}/wait", {"condition": condition})
     with attached, waiting:
@@ -186,37 +192,7 @@ def _in_foreground(client: Client, identity: str, *, interactive: bool, remove: 
                 with contextlib.suppress(LogdError):
                     client.request("DELETE", f"/containers/{identity}", {"force": True, "v": True}).close()
             raise
-        waiter = Waiter()
-        _forward_signals(client, identity)
-        carry(attached, waiter, interactive=interactive)
-        waiter.wait(waiting)
-        return _exit_code(waiting, identity)
-
-
-def _forward_signals(client: Client, identity: str) -> None:
-    """Hand signals to the container, as Docker's --sig-proxy does: it decides what Ctrl-C means."""
-
-    def forward(number: int, _: object) -> None:
-        with contextlib.suppress(LogdError):  # it has just ended
-            client.request("POST", f"/containers/{quote(identity)}/kill", {"signal": number}).close()
-
-    for number in FORWARDED:
-        signal.signal(number, forward)
-
-
-def _exit_code(waiting: Response, identity: str) -> int:
-    import json  # noqa: PLC0415  # beside its use
-
-    try:
-        answer = json.loads(waiting.read())
-    except (Broken, ValueError) as error:
-        failed = LogdError(f"lost the daemon; the container goes on: logd logs -f {identity[:12]}")
-        failed.exit_code = EXIT_DAEMON
-        raise failed from error
-    message = (answer.get("Error") or {}).get("Message")
-    if message:
-        sys.stderr.write(f"logd: {message}\n")
-    return int(answer["StatusCode"])
+        return follow(client, identity, attached, waiting, interactive=interactive, terminal=options["tty"])
 
 
 def _memory(text: str) -> int:

@@ -6,14 +6,17 @@ import json
 import signal
 import socket
 import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import docker
 import pytest
 from screen import Screen
 
+ROOT = Path(__file__).parents[2]
 WAIT_S = 30
 DETACH = b"\x10\x11"
 
@@ -286,3 +289,51 @@ def test_log_drivers_get_the_terminals_lines_as_stdout(shared_busybox: Any, name
         return []
 
     until(lambda: entries() == expected)
+
+
+class LogdSeat(Seat):
+    """The same with logd's own command line."""
+
+    def run(self, *arguments: str) -> "Seat":
+        slave = self.screen.slave
+        self.screen.text = b""
+        command = [sys.executable, "-m", "logd.cli.main", "-H", self.daemon.host, *arguments]
+        self.process = subprocess.Popen(command, stdin=slave, stdout=slave, stderr=slave, cwd=ROOT)
+        return self
+
+
+def test_logds_own_commands_run_leave_and_attach_and_give_the_terminal_back(shared_busybox: Any, name: str) -> None:
+    one = LogdSeat(shared_busybox)
+    try:
+        before = one.screen.settings()
+        one.screen.resize(columns=88, rows=44)
+        one.run("run", "-it", "--name", name, "busybox", "sh")
+        one.ask(b"", b"/ # ")
+        until(lambda: b"\n44 88\n" in asked(one, b"stty size\n"))
+        assert one.screen.settings() != before
+        one.screen.type(b"\x10")
+        one.screen.type(b"\x11")
+        assert one.end() == 0
+        assert b"left; the container goes on" in one.screen.text
+        assert one.screen.settings() == before
+        one.run("attach", "--detach-keys", "ctrl-a,d", name)
+        one.ask(b"echo e$((1 + 1))\n", b"e2\n")
+        one.screen.resize(columns=99, rows=33)
+        assert one.process is not None
+        one.process.send_signal(signal.SIGWINCH)
+        until(lambda: b"\n33 99\n" in asked(one, b"stty size\n"))
+        one.process.terminate()
+        assert one.end() == 128 + signal.SIGTERM
+        assert one.screen.settings() == before
+        one.run("attach", name)
+        one.ask(b"echo f$((1 + 1))\n", b"f2\n")
+        one.screen.type(b"exit 7\n")
+        assert one.end() == 7
+        assert one.screen.settings() == before
+    finally:
+        one.close()
+
+
+def test_logd_types_into_no_terminal_from_a_pipe(shared_busybox: Any) -> None:
+    done = shared_busybox.logd("run", "-it", "busybox", "sh", check=False, stdin=subprocess.DEVNULL)
+    assert (done.returncode, "not a TTY" in done.stderr) == (125, True)
