@@ -29,14 +29,6 @@ UNSUPPORTED: Final = {
         ("POST", "/containers/{name}/checkpoints"),
         ("DELETE", "/containers/{name}/checkpoints/{checkpoint}"),
     ),
-    "committing a container to an image is not supported": (("POST", "/commit"),),
-    "copying files from and to containers is not supported": (
-        ("GET", "/containers/{name}/archive"),
-        ("HEAD", "/containers/{name}/archive"),
-        ("PUT", "/containers/{name}/archive"),
-    ),
-    "exporting a container's files is not supported": (("GET", "/containers/{name}/export"),),
-    "listing the changes of a container's files is not supported": (("GET", "/containers/{name}/changes"),),
     "saving images is not supported": (("GET", "/images/get"), ("GET", "/images/{name:slashes}/get")),
     "registries are not supported: use `docker load` or `docker import`": (
         ("POST", "/auth"),

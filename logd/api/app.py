@@ -15,6 +15,7 @@ from aiohttp import web
 
 from logd.api import (
     absent,
+    archive,
     attach,
     containers,
     create,
@@ -236,6 +237,7 @@ def make_app(
         attach,
         execs,
         images,
+        archive,
         networks,
         volumes,
         events,

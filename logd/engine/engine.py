@@ -16,6 +16,7 @@ from logd.engine import create, inspect, top
 from logd.engine.attach import Attachment, Positions
 from logd.engine.deliveries import NOW, Deliveries
 from logd.engine.execs import Execs
+from logd.engine.files import Files
 from logd.engine.health import HealthCounts
 from logd.engine.lifecycle import Lifecycle
 from logd.engine.logopts import max_line_bytes, resolve, try_plugins
@@ -66,6 +67,7 @@ class Engine:
         self._removal = Removal(self._world)
         self._lifecycle = Lifecycle(self._world, self._removal.auto_remove)
         self._removal.lifecycle = self._lifecycle
+        self._files = Files(self._world, self._lifecycle.freezer)
 
     async def restore(self) -> None:
         """Find the containers of earlier daemons again."""
@@ -92,6 +94,11 @@ class Engine:
     def execs(self) -> Execs:
         """The processes that were run in containers beside their first ones."""
         return self._lifecycle.execs
+
+    @property
+    def files(self) -> Files:
+        """The containers' files: copied, compared, packed."""
+        return self._files
 
     @property
     def samples(self) -> Samples:

@@ -6,8 +6,10 @@ means the container's end lets it go on. Source: dockerd 20.10; kernel documenta
 """
 
 import asyncio
+import contextlib
 import logging
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
+from typing import Final
 
 from logd.container import Container
 from logd.engine.restarts import check_not_restarting
@@ -18,6 +20,9 @@ from logd.errors import Conflict, LogdError
 from logd.runtime import cgroup
 
 log = logging.getLogger(__name__)
+
+HELD: Final = "held"
+"""The file in a container's exec folder that says that it is frozen for a while only."""
 
 
 class Freezer:
@@ -43,6 +48,22 @@ class Freezer:
             if not container.state.paused:
                 raise LogdError(f"Container {container.id} is not paused")
             await self._turn(container, "resume")
+
+    @contextlib.asynccontextmanager
+    async def held(self, container: Container) -> AsyncIterator[None]:
+        """Have a container frozen for a while. Should this daemon end meanwhile, the next one lets it go on.
+
+        Raises as `pause`.
+        """
+        mark = container.exec_dir / HELD
+        await asyncio.to_thread(mark.touch)
+        try:
+            await self.pause(container)
+            yield
+        finally:
+            with contextlib.suppress(LogdError):  # somebody else let it go on, or killed it
+                await asyncio.shield(self.unpause(container))
+            await asyncio.to_thread(mark.unlink, missing_ok=True)
 
     async def thaw(self, container: Container, signal_number: int) -> None:
         """Let a paused container go on that was sent a signal which means its end; without, the signal would wait."""
@@ -71,3 +92,8 @@ class Freezer:
         if frozen != container.state.paused:
             container.state.paused = frozen
             self._world.writer.save(container)
+        mark = container.exec_dir / HELD
+        if await asyncio.to_thread(mark.exists):
+            if frozen:
+                await self._turn(container, "resume")
+            await asyncio.to_thread(mark.unlink)

@@ -23,6 +23,14 @@ def digest_of(data: bytes) -> str:
     return f"sha256:{hashlib.sha256(data).hexdigest()}"
 
 
+def chain_id_on(beneath: str, diff_id: str) -> str:
+    """Return the id of a layer together with all beneath it, whose chain id is `beneath` ("": there is none).
+
+    Source: OCI image-spec config.md, "Layer ChainID".
+    """
+    return digest_of(f"{beneath} {diff_id}".encode()) if beneath else diff_id
+
+
 def write_atomically(path: Path, data: bytes) -> None:
     """Make `path` hold `data`, whole or not at all whatever happens, and durably once this has returned."""
     temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}")

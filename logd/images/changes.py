@@ -1,12 +1,13 @@
-"""`docker import --change`: Dockerfile instructions that alter a config, nothing else of a Dockerfile.
+"""`docker import --change`, `docker commit --change`: Dockerfile instructions that alter a config, and nothing else.
 
 Source: the Dockerfile reference; where it is silent, what BuildKit's parser does. Messages are Docker's.
 """
 
+import copy
 import posixpath
 import re
 import shlex
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final
 
 import orjson
@@ -28,9 +29,10 @@ _DURATIONS: Final = {
 }
 
 
-def apply(changes: Sequence[str]) -> dict[str, Any]:
-    """Return the config (Docker's JSON names) that these instructions make. Raises InvalidParameter."""
-    config: dict[str, Any] = {}
+def apply(changes: Sequence[str], base: Mapping[str, Any] | None = None) -> dict[str, Any]:
+    """Return the config (Docker's JSON names) that these instructions make of `base`. Raises InvalidParameter."""
+    config: dict[str, Any] = {key: value for key, value in copy.deepcopy(dict(base or {})).items() if value is not None}
+    has_command = False
     for line in _lines("\n".join(changes)):
         word, _, rest = line.partition(" ")
         instruction = _INSTRUCTIONS.get(word.lower())
@@ -39,6 +41,9 @@ def apply(changes: Sequence[str]) -> dict[str, Any]:
         if not rest.strip():
             raise InvalidParameter(f"{word.upper()} requires at least one argument")
         instruction(config, rest.strip())
+        has_command = has_command or instruction is _cmd
+        if instruction is _entrypoint and not has_command:
+            config.pop("Cmd", None)  # the command that was there was meant for the entrypoint that was there
     return config
 
 

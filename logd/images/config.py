@@ -14,7 +14,7 @@ import orjson
 from logd import units
 from logd.errors import InvalidParameter
 from logd.images import references
-from logd.images.blobs import digest_of
+from logd.images.blobs import chain_id_on
 from logd.spec import ContainerSpec, convert
 
 MAX_LAYERS: Final = 125
@@ -111,10 +111,10 @@ def parse(data: bytes) -> Document:
 
 
 def chain_ids(diff_ids: list[str]) -> list[str]:
-    """Return the id of each layer together with all beneath it (OCI image-spec config.md, "Layer ChainID")."""
+    """Return the id of each layer together with all beneath it."""
     chain: list[str] = []
     for diff_id in diff_ids:
-        chain.append(digest_of(f"{chain[-1]} {diff_id}".encode()) if chain else diff_id)
+        chain.append(chain_id_on(chain[-1] if chain else "", diff_id))
     return chain
 
 
@@ -155,4 +155,24 @@ def imported(diff_id: str, run_config: dict[str, Any], message: str, system: tup
     }
     if system[2]:
         document["variant"] = system[2]
+    return orjson.dumps(document, option=orjson.OPT_SORT_KEYS)
+
+
+def committed(base: dict[str, Any], diff_id: str | None, run_config: dict[str, Any], step: dict[str, str]) -> bytes:
+    """Return the document of an image made of a container; `base` is its image's, `diff_id` the new layer's, if any.
+
+    `step` is the entry in the history: created_by, author, comment.
+    """
+    now = units.format_time_short(time.time_ns())
+    history = {"created": now} | {key: value for key, value in step.items() if value}
+    rootfs = {"type": "layers", "diff_ids": [*(base["rootfs"].get("diff_ids") or []), *([diff_id] if diff_id else [])]}
+    inherited = ("architecture", "variant", "os", "os.version", "os.features")
+    document = {key: base[key] for key in inherited if key in base} | {
+        "author": step["author"],
+        "comment": step["comment"],
+        "config": run_config,
+        "created": now,
+        "history": [*(base.get("history") or []), history if diff_id else history | {"empty_layer": True}],
+        "rootfs": rootfs,
+    }
     return orjson.dumps(document, option=orjson.OPT_SORT_KEYS)

@@ -18,8 +18,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
-from logd.errors import InvalidParameter
+from logd.errors import InvalidParameter, NotFound
 from logd.images import kernel, worker
+from logd.images.blobs import chain_id_on
 from logd.images.catalog import Catalog, LayerRecord
 from logd.images.limits import Limits
 from logd.images.trees import remove_path
@@ -91,16 +92,29 @@ class Layers:
         if unpacked:
             await tell(unpacked)
 
-    async def unpack_stream(self, ingest: Ingest, chunks: AsyncIterator[bytes]) -> str:
-        """Unpack the tar that comes in `chunks` as a lowest layer, hold it, and return its diff id."""
+    async def unpack_stream(self, ingest: Ingest, chunks: AsyncIterator[bytes], beneath: Sequence[str] = ()) -> str:
+        """Unpack the tar that comes in `chunks` as a layer, hold it, and return its diff id.
+
+        `beneath` is the chain of the layers beneath, which are held already; with it the tar is of a container's files.
+        """
         folder = await ingest.subfolder()
-        result = await worker.unpack_layer(folder, chunks, (), self._limits)
+        lower = [self.path(chain_id) for chain_id in reversed(beneath)]
+        result = await worker.unpack_layer(folder, chunks, lower, self._limits, any_links=bool(beneath))
         diff_id: str = result["diff_id"]
-        async with self._lock(diff_id):
-            if not self._catalog.lease(diff_id):
-                await self._place(folder, diff_id, diff_id, result["size"], "")
-            ingest.leases.append(diff_id)
+        parent = beneath[-1] if beneath else ""
+        chain_id = chain_id_on(parent, diff_id)
+        async with self._lock(chain_id):
+            if not self._catalog.lease(chain_id):
+                await self._place(folder, chain_id, diff_id, result["size"], parent)
+            ingest.leases.append(chain_id)
         return diff_id
+
+    def hold(self, ingest: Ingest, chain: Sequence[str]) -> None:
+        """Hold layers that are there. Raises NotFound."""
+        for chain_id in chain:
+            if not self._catalog.lease(chain_id):
+                raise NotFound(f"No such layer: {chain_id}")
+            ingest.leases.append(chain_id)
 
     def sync(self) -> None:
         """Make every tree durable (syncfs(2): one call for all their files)."""

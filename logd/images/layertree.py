@@ -39,14 +39,15 @@ class LayerTree(TreeBuilder):
     """Builds the tree below `root`. `lower` are the directories of the layers beneath, the nearest first.
 
     Directories that the tar does not name get owner, mode and attributes of those that the lower layers show, else
-    root:root 0755.
+    root:root 0755. With `any_links`, which is for what a container has made, symbolic links may lead anywhere.
     """
 
     inside = IN_LAYER
     kind = "layer"
 
-    def __init__(self, root: int, limits: Limits, lower: Sequence[int] = ()) -> None:
+    def __init__(self, root: int, limits: Limits, lower: Sequence[int] = (), *, any_links: bool = False) -> None:
         super().__init__(root, limits)
+        self._any_links = any_links
         self._lower = LowerLayers(lower)
         self._whiteouts: list[tuple[str, str]] = []  # folder, name
 
@@ -75,6 +76,15 @@ class LayerTree(TreeBuilder):
         if any(part.startswith(WHITEOUT) for part in target.split("/")):
             raise ArchiveRefused(f"it is a hard link to the whiteout {target!r}")
         return target
+
+    def _symlink(self, parent: int, base: str, member: tarfile.TarInfo) -> None:
+        target = member.linkname
+        depth = len(self._name_of(member).split("/")) - 1
+        for part in [] if target.startswith("/") or self._any_links else target.split("/"):
+            depth += {"..": -1, ".": 0, "": 0}.get(part, 1)
+            if depth < 0:
+                raise ArchiveRefused(f"the symbolic link's target {target!r} leads outside of the layer")
+        super()._symlink(parent, base, member)
 
     def _directory_made(self, fd: int, before: os.stat_result | None) -> None:
         if before is not None and not stat.S_ISDIR(before.st_mode):

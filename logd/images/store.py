@@ -254,6 +254,29 @@ class ImageStore:
             await asyncio.to_thread(self._enter, [planned])
         return self.resolve(planned.id)
 
+    async def commit(
+        self,
+        base: Image,
+        layer: AsyncIterable[bytes] | None,
+        *,
+        run_config: dict[str, Any],
+        created_by: str,
+        author: str = "",
+        message: str = "",
+        repository: str = "",
+        tag: str = "",
+    ) -> Image:
+        """Make an image of another one and a layer's tar on top, None for no change. Raises InvalidParameter."""
+        name = _import_name(repository, tag)
+        step = {"created_by": created_by, "author": author, "comment": message}
+        async with self._layers.ingest() as ingest:
+            self._layers.hold(ingest, base.chain)
+            diff_id = None if layer is None else await self._layers.unpack_stream(ingest, aiter(layer), base.chain)
+            data = config.committed(base.config, diff_id, run_config, step)
+            planned = PlannedImage(data, config.parse(data), [], [name] if name else [])
+            await asyncio.to_thread(self._enter, [planned], base.id)
+        return self.resolve(planned.id)
+
     async def _unpack_all(self, ingest: Ingest, planned: PlannedImage, progress: Progress | None) -> None:
         """Have every layer of the image, each leased."""
         chain = config.chain_ids(planned.document.diff_ids)
@@ -261,8 +284,8 @@ class ImageStore:
             tell = await _teller(progress, diff_id, file)
             await self._layers.unpack(ingest, chain[: number + 1], diff_id, file, tell)
 
-    def _enter(self, planned: Sequence[PlannedImage]) -> Sequence[str]:
-        """Make the images durable and visible, all at once; return Docker's messages."""
+    def _enter(self, planned: Sequence[PlannedImage], base: str = "") -> Sequence[str]:
+        """Make the images durable and visible, all at once; return Docker's messages. `base` becomes their parent."""
         self._layers.sync()
         messages: list[str] = []
         unnamed: list[str] = []
@@ -281,6 +304,8 @@ class ImageStore:
                     self._name(name, one.id)
                 if not one.names:
                     unnamed.append(f"Loaded image ID: {one.id}")
+                if base in self._catalog.images:
+                    kept.parent = base
             self._link_parents(planned)
         self._catalog.save()
         return [*messages, *unnamed]

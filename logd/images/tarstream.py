@@ -44,6 +44,10 @@ class ArchiveRefused(Exception):
     """The archive is damaged, hostile or beyond a limit; the message says what is wrong with which entry."""
 
 
+class EmptyArchive(ArchiveRefused):
+    """There is not one byte."""
+
+
 class _Decoder(Protocol):
     """One compressed member: fed until it has ended; `rest` is then what follows it, before that None."""
 
@@ -208,7 +212,7 @@ class Source:
         while len(start) < len(XZ_MAGIC) and (data := self._raw()):
             start += data
         if not start:
-            raise ArchiveRefused("the archive is empty")
+            raise EmptyArchive("the archive is empty")
         make = _decoder_for(start)
         pieces = self._plain(start) if make is None else self._decoded(start, make)
         for piece in pieces:

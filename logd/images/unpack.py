@@ -36,14 +36,14 @@ MAX_ARCHIVE_FILES: Final = 10_000
 """Files of a `docker save` archive: 3 for each of at most 125 layers, for some dozens of images."""
 
 
-def unpack_layer(folder: str, lower: list[str], limits: Limits) -> dict[str, Any]:
-    """Build the layer on stdin in the empty directory `folder`, above the directories `lower`, the nearest first."""
+def unpack_layer(folder: str, lower: list[str], limits: Limits, *, any_links: bool) -> dict[str, Any]:
+    """Build the layer on stdin in the empty directory `folder`, above the directories `lower`: see LayerTree."""
     root = os.open(folder, OPEN_DIRECTORY)
     below = [os.open(path, OPEN_DIRECTORY) for path in lower]
     os.fchdir(root)
     os.chroot(".")
     source = Source(0, limits)
-    tree = LayerTree(root, limits, below)
+    tree = LayerTree(root, limits, below, any_links=any_links)
     for member in members(source, limits):
         tree.add(member, source)
     diff_id = source.finish()
@@ -125,7 +125,7 @@ def run(arguments: list[str]) -> tuple[dict[str, Any], int]:
     try:
         confine(limits)
         if task == "layer":
-            return unpack_layer(folder, options["lower"], limits), 0
+            return unpack_layer(folder, options["lower"], limits, any_links=options.get("any_links", False)), 0
         return split_archive(folder, limits), 0
     except ArchiveRefused as error:
         return {"refused": str(error)}, 1

@@ -22,19 +22,26 @@ ENVIRONMENT: Final = {
 PROGRESS_S: Final = 0.25
 
 
+def command(module: str, *arguments: str) -> tuple[str, ...]:
+    """Return the command line that runs a module of ours as a process of its own, in ENVIRONMENT."""
+    return sys.executable, "-P", "-m", module, *arguments
+
+
 async def unpack_layer(
     folder: Path,
     source: AsyncIterator[bytes] | Path,
     lower: Sequence[Path],
     limits: Limits,
     progress: Callable[[int], Any] | None = None,
+    *,
+    any_links: bool = False,
 ) -> dict[str, Any]:
-    """Unpack a layer into the empty `folder`, above the directories `lower`, the nearest first.
+    """Unpack a layer into the empty `folder`, above the directories `lower`, the nearest first: see LayerTree.
 
     Returns diff_id, size and compressed (both in bytes). `progress` is awaited with the bytes read so far; it works
     for a file only. Raises InvalidParameter for a bad archive, LogdError where the system failed.
     """
-    options = {"limits": dataclasses.asdict(limits), "lower": [str(path) for path in lower]}
+    options = {"limits": dataclasses.asdict(limits), "lower": [str(path) for path in lower], "any_links": any_links}
     if not isinstance(source, Path):
         return await _run("layer", folder, options, source, None)
     with await asyncio.to_thread(source.open, "rb", buffering=0) as file:
@@ -57,7 +64,7 @@ async def _run(
     progress: Callable[[int], Any] | None,
 ) -> dict[str, Any]:
     process = await asyncio.create_subprocess_exec(
-        *(sys.executable, "-P", "-m", "logd.images.unpack", task, str(folder), json.dumps(options)),
+        *command("logd.images.unpack", task, str(folder), json.dumps(options)),
         stdin=asyncio.subprocess.PIPE if isinstance(source, AsyncIterator) else source,
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.PIPE,
@@ -67,7 +74,7 @@ async def _run(
     feeding: asyncio.Task[None] | None = None
     try:
         if isinstance(source, AsyncIterator):
-            feeding = asyncio.create_task(_feed(process, source), name="images-feed")
+            feeding = asyncio.create_task(feed(process, source), name="images-feed")
         elif progress is not None:
             feeding = asyncio.create_task(_watch(source, progress), name="images-progress")
         output, errors = await _output(process, feeding if isinstance(source, AsyncIterator) else None)
@@ -102,7 +109,7 @@ async def _output(process: asyncio.subprocess.Process, feeding: asyncio.Task[Non
     return output, errors
 
 
-async def _feed(process: asyncio.subprocess.Process, chunks: AsyncIterator[bytes]) -> None:
+async def feed(process: asyncio.subprocess.Process, chunks: AsyncIterator[bytes]) -> None:
     """Write the chunks to the process; that it left early is told by its result."""
     assert process.stdin is not None
     try:

@@ -1,0 +1,39 @@
+"""What the daemon asks of the process that works on a container's files; it goes there as JSON in argv."""
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+Task = Literal["stat", "pack", "extract", "export", "changes", "layer"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class MountRequest:
+    """What is mounted in the container at `destination`: a file or folder of the host, or the part of a volume."""
+
+    source: str
+    destination: str
+    read_only: bool = False
+    recursive: bool = True
+    subpath: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Place:
+    """Where a container's root is: mounted on `rootfs` while it runs, else `layers` (the top one first) and `upper`."""
+
+    rootfs: str
+    layers: list[str]
+    upper: str
+    work: str
+    mounts: list[MountRequest] = field(default_factory=list)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Extraction:
+    """How a tar is put into the container."""
+
+    keep_kinds: bool = False
+    """Never a file in the place of a directory, nor the other way round."""
+    owner: str = ""
+    """The user, as in --user, who gets the files; "" for what the tar says."""
+    read_only_root: bool = False
