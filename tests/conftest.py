@@ -195,8 +195,12 @@ class Daemon:
     def bridges(self) -> list[str]:
         """Return the host's links that are marked as this daemon's."""
         mark = f"logd {hashlib.sha256(bytes(self.data_root)).hexdigest()[:12]} "
-        aliases = {folder.name: folder / "ifalias" for folder in Path("/sys/class/net").iterdir()}
-        return [name for name, alias in aliases.items() if alias.exists() and alias.read_text().startswith(mark)]
+        found = []
+        for folder in Path("/sys/class/net").iterdir():
+            with contextlib.suppress(OSError):  # it goes just now
+                if (folder / "ifalias").read_text().startswith(mark):
+                    found.append(folder.name)
+        return found
 
     def mounts(self) -> list[str]:
         """Return the mount points below our folder, in the order in which they were mounted."""

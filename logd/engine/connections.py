@@ -6,7 +6,6 @@ container's own interfaces, does not.
 """
 
 import asyncio
-import hashlib
 import ipaddress
 import logging
 import secrets
@@ -16,7 +15,6 @@ from typing import Final
 
 import msgspec
 
-from logd.config import DaemonConfig
 from logd.container import Container
 from logd.endpoint import Endpoint
 from logd.engine.names import Registry
@@ -42,13 +40,12 @@ NO_NETWORK: Final = "container cannot be connected to multiple networks with one
 
 
 class Connections:
-    """The containers' interfaces. `alias` marks this daemon's links among those of others."""
+    """The containers' interfaces."""
 
-    def __init__(self, networks: Networks, registry: Registry, writer: StateWriter, alias: str) -> None:
+    def __init__(self, networks: Networks, registry: Registry, writer: StateWriter) -> None:
         self._networks = networks
         self._registry = registry
         self._writer = writer
-        self._alias = alias
         self._up: set[str] = set()
         """The networks whose bridges are known to be there."""
 
@@ -59,6 +56,7 @@ class Connections:
         networks = self._networks
         async with networks.lock:
             container.endpoints = []
+            networks.occupants[container.id] = container
             if _lacks_settings(container):
                 container.networks = {container.host.network_mode: EndpointSettings()}
             for name, settings in container.networks.items():
@@ -98,6 +96,7 @@ class Connections:
         left = {one.network_id for one in container.endpoints}
         async with self._networks.lock:
             container.endpoints = []
+            self._networks.occupants.pop(container.id, None)
             await self._lower_bridges(left)
         await self._tell_quietly()
 
@@ -190,14 +189,11 @@ class Connections:
             if network is None or self._networks.endpoints_in(network):
                 continue
             self._up.discard(network_id)
-            await asyncio.to_thread(links.remove_bridge, network.bridge, self._alias_of(network_id))
+            await asyncio.to_thread(links.remove_bridge, network.bridge, self._networks.alias_of(network))
 
     def _bridge(self, network: Network) -> Bridge:
         addresses = tuple(f"{one.gateway}/{ipaddress.ip_network(one.subnet).prefixlen}" for one in network.subnets)
-        return Bridge(network.bridge, self._alias_of(network.id), addresses, network.mtu)
-
-    def _alias_of(self, network_id: str) -> str:
-        return f"{self._alias} {network_id}"
+        return Bridge(network.bridge, self._networks.alias_of(network), addresses, network.mtu)
 
     def _interface(self, endpoint: Endpoint) -> Interface:
         network = self._networks.get(endpoint.network_id)
@@ -243,6 +239,7 @@ class Connections:
                 network = await self._networks.settle_default()
             endpoint = self._admit(network, container, settings)
             container.endpoints = [*container.endpoints, endpoint]
+            self._networks.occupants[container.id] = container
             try:
                 await self._raise_bridge(self._networks.get(network.id))
             except (LogdError, OSError):
@@ -319,7 +316,7 @@ class Connections:
     def _shared(self, owner: Container) -> NetworkSetup:
         """Return the setup of a container that shares another's namespace, and its three files."""
         if not owner.state.has_process:
-            raise LogdError(f"cannot join network of a non running container: {owner.id}")
+            raise Conflict(f"cannot join network of a non running container: {owner.id}")
         sandbox = self._networks.sandbox(owner.id)
         namespace = sandbox if sandbox.exists() else Path(f"/proc/{owner.state.pid}/ns/net")
         return NetworkSetup(namespace=str(namespace), shared=owner.dir)
@@ -354,7 +351,7 @@ class Connections:
         for sandbox in self._networks.sandbox_dir.iterdir():
             if sandbox.name not in members and self._registry.find(sandbox.name) is None:
                 namespaces.remove(sandbox)
-        for bridge, alias in links.bridges_of(f"{self._alias} ").items():
+        for bridge, alias in links.bridges_of(f"{self._networks.alias} ").items():
             links.unplug([one for one in links.ports_of(bridge) if one not in known and one.startswith(VETH_PREFIX)])
             if alias.rpartition(" ")[2] not in self._up:
                 links.remove_bridge(bridge, alias)
@@ -369,11 +366,6 @@ def _lacks_settings(container: Container) -> bool:
     """Tell whether a container that has a network of its own has lost all settings, or was made by an older logd."""
     mode = container.host.network_mode
     return not (container.networks or container.spec.network_disabled or mode in {"none", "host"} or ":" in mode)
-
-
-def links_alias(config: DaemonConfig) -> str:
-    """Return what the links of the daemon with this data-root are marked with."""
-    return f"logd {hashlib.sha256(bytes(config.data_root)).hexdigest()[:12]}"
 
 
 def _check_changeable(network: Network, container: Container) -> None:

@@ -5,6 +5,7 @@ addresses and interfaces are the work of `logd.engine.connections`.
 """
 
 import asyncio
+import hashlib
 import ipaddress
 import logging
 import secrets
@@ -21,7 +22,7 @@ from logd.container import Container
 from logd.engine.names import Registry
 from logd.errors import Conflict, Forbidden, InvalidParameter, LogdError, NotFound
 from logd.events import EventBus
-from logd.network import store
+from logd.network import links, store
 from logd.network.default_bridge import default_bridge
 from logd.network.host_addresses import host_networks
 from logd.network.ipam import (
@@ -59,6 +60,8 @@ class Networks:
         self._registry = registry
         self._networks: dict[str, Network] = {}
         self._telling = asyncio.Lock()
+        self.occupants: dict[str, Container] = {}
+        """The containers that have endpoints, by id; a removed one too, until its interfaces are gone."""
         self.lock = asyncio.Lock()
         self.observers: list[NetworkObserver] = []
         """Those who are told of every change, in this order."""
@@ -105,6 +108,15 @@ class Networks:
     def all(self) -> list[Network]:
         """Return all networks, by name."""
         return sorted(self._networks.values(), key=lambda one: one.name)
+
+    @property
+    def alias(self) -> str:
+        """What this daemon's links are marked with, and those of its networks with more behind it."""
+        return f"logd {hashlib.sha256(bytes(self._config.data_root)).hexdigest()[:12]}"
+
+    def alias_of(self, network: Network) -> str:
+        """Return what a network's bridge is marked with."""
+        return f"{self.alias} {network.id}"
 
     def by_name(self, name: str) -> Network | None:
         """Return the network of exactly this name."""
@@ -154,7 +166,7 @@ class Networks:
         """Return who is in a network, and by which endpoint, also those that are on their way out."""
         return [
             (container, endpoint)
-            for container in self._registry.all()
+            for container in self.occupants.values()
             for endpoint in container.endpoints
             if endpoint.network_id == network.id
         ]
@@ -174,7 +186,7 @@ class Networks:
                 host=one.host,
                 endpoints=tuple(self.ranked(one)),
             )
-            for one in self._registry.all()
+            for one in self.occupants.values()
             if is_member(one)
         ]
         return NetworkView(networks=tuple(self.all()), members=tuple(members))
@@ -255,13 +267,15 @@ class Networks:
         async with self.lock:
             if network.id not in self._networks:
                 raise NotFound(f"network {network.name} not found")
-            if inside := self.endpoints_in(network):
+            if inside := self.members_of(network):
                 who = ", ".join(f'name:"{one.name}" id:"{endpoint.id[:12]}"' for one, endpoint in inside)
                 raise Forbidden(f"error while removing network: network {network.name} has active endpoints ({who})")
             del self._networks[network.id]
             try:
                 await asyncio.to_thread(store.delete, self.folder, network.id)
-            except OSError as error:
+                if links.exists(network.bridge):  # containers that have ended are on their way out
+                    await asyncio.to_thread(links.remove_bridge, network.bridge, self.alias_of(network))
+            except (LogdError, OSError) as error:
                 self._networks[network.id] = network
                 raise LogdError(f"can't remove network {network.name}: {error}") from error
         self.tell(network, "destroy")

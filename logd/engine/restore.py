@@ -110,6 +110,8 @@ class Restore:
             container.name = registry.reserve_generated(container.id)
         container.state.removing = False  # a removal that was interrupted did not take place
         registry.add(container)
+        if container.endpoints:
+            self._world.networks.occupants[container.id] = container
 
     async def _find(self, container: Container, places: asyncio.Semaphore) -> None:
         async with places:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from logd.config import DaemonConfig
 from logd.container import Container
-from logd.engine.connections import Connections, links_alias
+from logd.engine.connections import Connections
 from logd.engine.deliveries import Deliveries
 from logd.engine.names import Registry
 from logd.engine.networks import Networks
@@ -50,7 +50,7 @@ class World:
         self.writer = StateWriter(self.tasks)
         self.volumes = Volumes(self.volumes_dir, self.trash_dir, self.events, self.volume_users)
         self.networks = Networks(self.config, self.events, self.registry)
-        self.connections = Connections(self.networks, self.registry, self.writer, links_alias(self.config))
+        self.connections = Connections(self.networks, self.registry, self.writer)
         self.use = Use(self.config, self.samples)
 
     @property

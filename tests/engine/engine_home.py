@@ -15,8 +15,9 @@ from ipaddress import ip_network
 from pathlib import Path
 
 from logd.config import DaemonConfig, Pool
-from logd.engine.connections import links_alias
 from logd.engine.engine import Engine
+from logd.engine.names import Registry
+from logd.engine.networks import Networks
 from logd.events import EventBus
 from logd.images.store import ImageStore
 from logd.logstore.follow import Watcher
@@ -128,7 +129,7 @@ class Home:
         mounts = [*(self.config.data_root / "containers").glob("*/rootfs"), *self.config.exec_root.glob("netns/*")]
         for mounted in mounts:
             subprocess.run(["umount", "-l", str(mounted)], check=False, stderr=subprocess.DEVNULL)
-        for link in bridges_of(links_alias(self.config)):
+        for link in bridges_of(Networks(self.config, EventBus(), Registry()).alias):
             subprocess.run(["ip", "link", "del", link], check=False)
 
     def _is_ours(self, pid: str) -> bool:
