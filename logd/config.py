@@ -29,6 +29,7 @@ from logd.config_kinds import (
     POOLS,
     RAM_SIZE,
     RUNTIMES,
+    SOCKET_PATH,
     STOCK_RUNTIMES,
     STRING_MAP,
     SUBNET,
@@ -206,7 +207,7 @@ class DaemonConfig:
         reloadable=True,
     )
     viewer_socket: str = _option(
-        FILE_PATH,
+        SOCKET_PATH,
         "",
         'the read-only socket, for viewers; "": none',
         key=("logd", "read-only", "socket"),

@@ -79,6 +79,13 @@ def _optional_path(value: Any) -> str:
     return "" if value == "" else str(_path(value))
 
 
+def _socket_path(value: Any) -> str:
+    path = _optional_path(value)
+    if len(os.fsencode(path)) > MAX_SOCKET_PATH:
+        raise ValueError
+    return path
+
+
 def _strings(value: Any) -> tuple[str, ...]:
     if not isinstance(value, list) or not all(isinstance(one, str) for one in value):
         raise ValueError
@@ -296,6 +303,9 @@ STRINGS: Final = Kind("list", "a list of strings", _strings)
 HOSTS: Final = Kind("list", "a list of unix:///path, fd:// or tcp://address:port", _hosts)
 STRING_MAP: Final = Kind("map", "an object of strings", _string_map)
 RAM_SIZE: Final = Kind("text", 'a size in bytes, such as 67108864 or "64m"', _size)
+SOCKET_PATH: Final = Kind(
+    "text", f"an absolute path of at most {MAX_SOCKET_PATH} bytes, or an empty string", _socket_path
+)
 FILE_PATH: Final = Kind("text", "an absolute path, or an empty string", _optional_path)
 RUNTIMES: Final = Kind("map", 'an object such as {"name": {"path": "/usr/bin/crun", "runtimeArgs": []}}', _runtimes)
 ULIMIT_MAP: Final = Kind(

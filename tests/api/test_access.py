@@ -7,6 +7,7 @@ import json
 import os
 import pkgutil
 import re
+import shutil
 import socket
 import ssl
 import subprocess
@@ -21,7 +22,9 @@ import logd.api
 from logd.api import viewers
 from logd.api.access import Access, Entry, certificate_names
 from logd.config import DaemonConfig
-from tests.drivers.certificates import make_ca, make_certificate
+
+sys.path.append(str(Path(__file__).parents[1] / "drivers"))
+from certificates import make_ca, make_certificate
 
 NOBODY = 65534
 MOST = 40
@@ -53,8 +56,9 @@ VIEWERS_MAY = {
 def place(make_module_daemon, busybox_tar, tmp_path_factory):
     """A daemon on its socket, on TCP and on a read-only socket that everybody may use, with a container in it."""
     folder = tmp_path_factory.mktemp("tls")
+    certificates = tmp_path_factory.mktemp("client")
     ca = make_ca(folder, "ca")
-    certificate = make_certificate(ca, "server", host="box.example")
+    certificate = make_certificate(ca, "server", host="localhost,DNS:box.example")
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
@@ -77,7 +81,13 @@ def place(make_module_daemon, busybox_tar, tmp_path_factory):
     context.load_cert_chain(certificate, certificate.with_suffix(".key"))
     context.check_hostname = False
     return SimpleNamespace(
-        daemon=daemon, socket=str(daemon.socket), readonly=str(readonly), port=port, context=context, pem=certificate
+        daemon=daemon,
+        socket=str(daemon.socket),
+        certificates=certificates,
+        readonly=str(readonly),
+        port=port,
+        context=context,
+        pem=certificate,
     )
 
 
@@ -239,8 +249,20 @@ def test_over_tcp_a_name_that_is_not_ours_is_refused_as_after_dns_rebinding(plac
     assert ask(place.socket, "GET", "/_ping", "Host: whatever.example")[0] == 200
 
 
+def test_docker_and_logd_are_served_over_tcp(place):
+    key = place.pem.with_suffix(".key")
+    for name, source in (("ca.pem", place.pem.with_name("ca.pem")), ("cert.pem", place.pem), ("key.pem", key)):
+        shutil.copy(source, place.certificates / name)
+    host = f"tcp://localhost:{place.port}"
+    environment = {**os.environ, "DOCKER_TLS_VERIFY": "1", "DOCKER_CERT_PATH": str(place.certificates)}
+    assert "web" in place.daemon.logd("-H", host, "ps", env=environment).stdout
+    files = [f"--tls{flag}={place.certificates / name}" for flag, name in (("cert", "cert.pem"), ("key", "key.pem"))]
+    ca = f"--tlscacert={place.certificates / 'ca.pem'}"
+    assert "web" in place.daemon.docker("--tlsverify", *files, ca, "-H", host, "ps").stdout
+
+
 def test_the_names_of_a_certificate_are_read_from_it(place, tmp_path):
-    assert certificate_names(str(place.pem)) == {"box.example"}
+    assert certificate_names(str(place.pem)) == {"localhost", "box.example"}
     assert certificate_names(str(tmp_path / "none")) == frozenset()
     (tmp_path / "bad").write_text("-----BEGIN CERTIFICATE-----\nBgNVHRE=\n-----END CERTIFICATE-----\n")
     assert certificate_names(str(tmp_path / "bad")) == frozenset()
