@@ -22,10 +22,10 @@ from logd.runtime.supervisor import Supervisor
 WAIT_S = 60
 
 
-async def until(condition: Callable[[], bool]) -> None:
+async def until(condition: Callable[[], bool], pause_s: float = 0.01) -> None:
     async with asyncio.timeout(WAIT_S):
         while not condition():
-            await asyncio.sleep(0.01)
+            await asyncio.sleep(pause_s)
 
 
 def output(launch: Launch) -> bytes:
@@ -70,7 +70,7 @@ async def test_all_that_was_printed_before_the_exit_is_kept_although_the_shim_wa
     delete(launch)
 
 
-async def test_shims_killed_while_a_terminal_is_printed_to_cost_no_byte_and_leave_no_gap(
+async def test_shims_and_a_keeper_killed_while_a_terminal_is_printed_to_cost_no_byte_and_leave_no_gap(
     tmp_path: Path, exec_root: Path, supervisor: Supervisor
 ) -> None:
     script = "seq 1 200000; until [ -e /w/go ]; do sleep 0.01; done; seq 1 200000"
@@ -81,6 +81,10 @@ async def test_shims_killed_while_a_terminal_is_printed_to_cost_no_byte_and_leav
         await until(lambda least=least: len(output(launch)) > least)  # type: ignore[misc]  # mypy knows no default
         kill_all("logd-shim", exec_root)
         await shim.lease(None)  # answered by the shim that came in its place
+    kill_all("logd-keeper", exec_root)
+    await until(lambda: not shim.held, pause_s=0)  # that may last for a millisecond
+    await until(lambda: shim.held, pause_s=0)  # what it holds is with the next keeper, or on its way
+    kill_all("logd-shim", exec_root)
     (tmp_path / "go").touch()
     whole = numbers(200_000) * 2
     assert await end_of(shim) == (0, (len(whole), 0))
