@@ -217,6 +217,7 @@ def test_datagrams_of_a_client_that_goes_on_reach_the_next_container(daemon: Dae
     def run(name: str, *options: str) -> None:
         daemon.docker("run", "-d", "--name", name, *options, "busybox", "sleep", "1000")
 
+    run("bystander")  # else the bridge went, and with it what the kernel remembers
     run("one", "-p", "127.0.0.1::7/udp")
     try:
         port = daemon.docker("port", "one", "7/udp").stdout.strip().rpartition(":")[2]
@@ -224,11 +225,11 @@ def test_datagrams_of_a_client_that_goes_on_reach_the_next_container(daemon: Dae
             client.connect(("127.0.0.1", int(port)))
             assert exchange("one", client) == b"one"
             daemon.docker("rm", "-f", "one")
-            run("filler")  # has the address of the first one, or the next one has
+            run("filler")  # so that the next one has another address than the first
             run("two", "-p", f"127.0.0.1:{port}:7/udp")
             assert exchange("two", client) == b"two"
     finally:
-        daemon.docker("rm", "-f", "one", "filler", "two", check=False)
+        daemon.docker("rm", "-f", "bystander", "one", "filler", "two", check=False)
 
 
 def bound_datagrams(port: int = 7) -> socket.socket:
