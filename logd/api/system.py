@@ -83,7 +83,7 @@ async def info(call: Call) -> web.Response:
         "DriverStatus": [["Backing Filesystem", host.filesystem_type(config.data_root)], ["Supports d_type", "true"]],
         "Plugins": {
             "Volume": ["local"],
-            "Network": ["host", "null"],
+            "Network": ["bridge", "host", "null"],
             "Authorization": None,
             "Log": sorted({*plugins.RESERVED, *plugins.load().drivers} - {"none"}),
         },
