@@ -1,7 +1,9 @@
 """Published ports and the walls between networks, with containers that serve HTTP, seen from all sides."""
 
 import json
+import os
 import re
+import signal
 import socket
 import subprocess
 from collections.abc import Callable, Iterator
@@ -291,7 +293,7 @@ def test_without_icc_neighbours_do_not_reach_each_other(
     assert ask_from(daemon, "one", f"{HOST_ADDRESS}:{published}") == "two"
 
 
-def test_the_rules_go_with_the_last_container_and_those_of_others_stay(daemon: Daemon) -> None:
+def test_the_rules_go_with_the_last_container_whoever_sees_its_end_and_those_of_others_stay(daemon: Daemon) -> None:
     table = table_name(daemon.exec_root)
     others = f"lt_{Path(daemon.folder).name.replace('-', '_')}"
     subprocess.run(["nft", f"table inet {others} {{ chain c {{ tcp dport 1 drop; }}; }}"], check=True)
@@ -302,5 +304,13 @@ def test_the_rules_go_with_the_last_container_and_those_of_others_stay(daemon: D
         daemon.docker("rm", "-f", "only")
         assert rules(table) == ""
         assert rules(others) == before
+        daemon.docker("run", "-d", "--name", "only", "-p", "80", "busybox", "sleep", "1000")
+        pid = inspect(daemon, "only")["State"]["Pid"]
+        daemon.kill()
+        os.kill(pid, signal.SIGKILL)
+        daemon.start()
+        assert not inspect(daemon, "only")["State"]["Running"]
+        assert rules(table) == ""
+        daemon.docker("rm", "only")
     finally:
         subprocess.run(["nft", "delete", "table", "inet", others], check=True)
