@@ -38,9 +38,16 @@ async def create(call: Call) -> web.Response:
     if not config.cmd:
         raise InvalidParameter("No exec command specified")
     config = replace(config, console_size=_size(call, config.console_size))
-    keys = parse_detach_keys(config.detach_keys) if config.detach_keys else b""
-    created = call.engine.execs.create(call.engine.get(call.name), config, keys)
+    created = call.engine.execs.create(call.name, call.engine.get(call.name), config, _keys(config.detach_keys))
     return answer({"Id": created.id}, 201)
+
+
+def _keys(text: str) -> bytes:
+    """Return detach keys, none for the default ones."""
+    try:
+        return parse_detach_keys(text) if text else b""
+    except InvalidParameter as error:  # dockerd has other words here than for attach
+        raise InvalidParameter(f"Invalid escape keys ({text}) provided") from error
 
 
 def _size(call: Call, size: Any) -> list[int]:

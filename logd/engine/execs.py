@@ -43,9 +43,9 @@ class Execs:
         self._execs: dict[str, Exec] = {}
         self._sweeping: asyncio.Task[None] | None = None
 
-    def create(self, container: Container, config: ExecConfig, detach_keys: bytes = b"") -> Exec:
-        """Note what is to be run. Raises Conflict unless the container runs."""
-        _check_active(container)
+    def create(self, ref: str, container: Container, config: ExecConfig, detach_keys: bytes = b"") -> Exec:
+        """Note what is to be run in a container that was asked for as `ref`. Raises Conflict unless it runs."""
+        _check_active(container, ref)
         created = self._add(Exec(secrets.token_hex(32), container, config, detach_keys))
         self._tell(created, f"exec_create: {created.words}")
         return created
@@ -60,7 +60,7 @@ class Execs:
     def startable(self, exec_id: str) -> Exec:
         """Return an exec that can be started now. Raises NotFound, Conflict."""
         found = self.get(exec_id)
-        _check_active(found.container)
+        _check_active(found.container, found.container.id)
         if found.exit_code is not None:
             raise Conflict(f"exec command {exec_id} has already run")
         if found.running:
@@ -89,7 +89,7 @@ class Execs:
     async def resize(self, exec_id: str, rows: int, columns: int) -> None:
         """Set the size of an exec's terminal. Raises NotFound, Conflict, InvalidParameter."""
         one = self.get(exec_id)
-        _check_active(one.container)
+        _check_active(one.container, one.container.id)
         try:
             await asyncio.wait_for(one.ready.wait(), STARTED_WAIT_S)
         except TimeoutError as error:
@@ -206,11 +206,11 @@ class Execs:
                 one.can_remove = one.exit_code is not None
 
 
-def _check_active(container: Container) -> None:
+def _check_active(container: Container, ref: str) -> None:
     if not container.state.running:
         raise Conflict(f"container {container.id} is not running")
     if container.state.paused:
-        raise Conflict(f"Container {container.id} is paused, unpause the container before exec")
+        raise Conflict(f"Container {ref} is paused, unpause the container before exec")
     check_not_restarting(container)
 
 

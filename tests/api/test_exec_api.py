@@ -260,7 +260,7 @@ def test_what_cannot_be_is_refused_in_dockers_words(client, run, box):
     for call, arguments in ((api.exec_inspect, ()), (api.exec_start, ()), (api.exec_resize, (1, 1))):
         with pytest.raises(docker.errors.NotFound, match="No such exec instance: nosuch"):
             call("nosuch", *arguments)
-    with pytest.raises(docker.errors.APIError, match="Invalid detach keys") as refused:
+    with pytest.raises(docker.errors.APIError, match="Invalid escape keys \\(ctrl-1\\) provided") as refused:
         api.exec_create(box.id, "id", detach_keys="ctrl-1")
     assert refused.value.status_code == 400
     once = api.exec_create(box.id, "true")["Id"]
