@@ -26,6 +26,11 @@ DOCKER = shutil.which("docker")
 SETTINGS = {"metrics-addr": "", "logd": {"log": {"to": "stderr"}}}
 POOLS = ({"base": f"10.213.{(os.getpid() * 7 + number) % 256}.0/24", "size": 27} for number in itertools.count())
 """A part of the network that no host of a test is in, another one for each daemon."""
+WIDE_POOLS = (
+    {"base": f"198.{18 + number % 2}.{number // 2 % 16 * 16}.0/20", "size": 22}
+    for number in itertools.count(os.getpid())
+)
+"""The same (RFC 2544's network for tests), for the default bridge: 1021 containers."""
 
 
 class Daemon:
@@ -40,7 +45,7 @@ class Daemon:
         self.host = f"unix://{self.socket}"
         self.log_file = folder / "daemon.log"
         self.config_file = folder / "daemon.json"
-        self.config_file.write_text(json.dumps({**SETTINGS, "default-address-pools": [next(POOLS)]}))
+        self.config_file.write_text(json.dumps({**SETTINGS, "default-address-pools": [next(WIDE_POOLS), next(POOLS)]}))
         self.process: subprocess.Popen[bytes] | None = None
         self.states: list[str] = []
         self._ear = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)

@@ -25,13 +25,11 @@ from logd.network import links, namespaces
 from logd.network.ipam import IPAddress, check_address, choose_address, exhausted
 from logd.network.links import Bridge, Gateway, Interface, NameTaken
 from logd.network.state import DEFAULT_BRIDGE, OPTION_NAME, VETH_PREFIX, Network, Subnet
-from logd.runtime.network_files import NetworkSetup, add_addresses, remove_addresses
+from logd.runtime.network_files import RESOLVER, NetworkSetup, add_addresses, remove_addresses
 from logd.spec import EndpointIPAMConfig, EndpointSettings
 
 log = logging.getLogger(__name__)
 
-RESOLVER: Final = "127.0.0.11"
-"""Docker's: where the name server of user-defined networks answers, in each container's own namespace."""
 BRIDGE_TRIES: Final = 100
 SHARED_NETWORK: Final = (
     "container sharing network namespace with another container or host cannot be connected to any other network"
@@ -54,8 +52,8 @@ class Connections:
     async def enter(self, container: Container) -> None:
         """Give a container that starts its addresses; `build` makes the interfaces. Raises NotFound, LogdError."""
         networks = self._networks
+        await self.leave(container)  # what a cleaning that failed has left
         async with networks.lock:
-            container.endpoints = []
             networks.occupants[container.id] = container
             if _lacks_settings(container):
                 container.networks = {container.host.network_mode: EndpointSettings()}
@@ -160,7 +158,7 @@ class Connections:
 
     async def _raise_bridge(self, network: Network) -> None:
         """Have the bridge of a network, and the host forward packets where they go on from there."""
-        if network.id in self._up:
+        if network.id in self._up and links.exists(network.bridge):
             return
         for number in range(BRIDGE_TRIES):
             try:
@@ -222,7 +220,10 @@ class Connections:
         Its caller has checked `settings`.
         """
         async with container.lock:
-            await self._connect(network, container, settings)
+            try:
+                await self._connect(network, container, settings)
+            except OSError as error:
+                raise LogdError(f"can't connect {container.name} to network {network.name}: {error}") from error
 
     async def _connect(self, network: Network, container: Container, settings: EndpointSettings) -> None:
         _check_changeable(network, container)
@@ -258,7 +259,10 @@ class Connections:
     async def disconnect(self, network: Network, container: Container) -> None:
         """Disconnect a container, at once if it runs. Raises InvalidParameter, LogdError in Docker's words."""
         async with container.lock:
-            await self._disconnect(network, container)
+            try:
+                await self._disconnect(network, container)
+            except OSError as error:
+                raise LogdError(f"can't disconnect {container.name} from network {network.name}: {error}") from error
 
     async def _disconnect(self, network: Network, container: Container) -> None:
         _check_changeable(network, container)
@@ -328,7 +332,7 @@ class Connections:
         networks = self._networks
         members = [one for one in self._registry.all() if is_member(one)]
         for container in self._registry.all():
-            if container.endpoints and not is_member(container) and not container.cleanup:
+            if not container.state.has_process and not container.cleanup:
                 await self.leave(container)
         async with networks.lock:
             for container in members:

@@ -18,6 +18,7 @@ from logd.engine.deliveries import NOW, Deliveries
 from logd.engine.execs import Execs
 from logd.engine.files import Files
 from logd.engine.health import HealthCounts
+from logd.engine.launching import follow_networks
 from logd.engine.lifecycle import Lifecycle
 from logd.engine.logopts import max_line_bytes, resolve, try_plugins
 from logd.engine.names import check_name
@@ -134,13 +135,14 @@ class Engine:
         """Connect a container to a network; see `Connections.connect`."""
         container, network = self.get(ref), self.networks.get(network_ref)
         check_endpoint(network.name, network, settings)
-        connecting = self._world.connections.connect(network, container, settings)
-        await asyncio.shield(asyncio.ensure_future(connecting))
+        await self._world.connections.connect(network, container, settings)
+        await asyncio.to_thread(follow_networks, self._world, container)
 
     async def disconnect(self, network_ref: str, ref: str) -> None:
         """Disconnect a container from a network; see `Connections.disconnect`."""
         container, network = self.get(ref), self.networks.get(network_ref)
-        await asyncio.shield(asyncio.ensure_future(self._world.connections.disconnect(network, container)))
+        await self._world.connections.disconnect(network, container)
+        await asyncio.to_thread(follow_networks, self._world, container)
 
     @property
     def volumes(self) -> Volumes:

@@ -13,6 +13,7 @@ from logd.engine.logopts import store_options
 from logd.engine.mounting import settled
 from logd.engine.world import World
 from logd.errors import InvalidParameter, LogdError
+from logd.runtime.network_files import change_resolver
 from logd.runtime.oci import BundleRequest, prepare_bundle
 from logd.runtime.protocol import Launch
 from logd.runtime.rootfs import mount_overlay, unmount
@@ -80,6 +81,13 @@ def with_name_servers(host: HostConfig, config: DaemonConfig) -> HostConfig:
         dns_options=host.dns_options or list(config.dns_opts),
         dns_search=host.dns_search or list(config.dns_search),
     )
+
+
+def follow_networks(world: World, container: Container) -> None:
+    """Have a container that runs ask the name server that its present networks call for (blocks)."""
+    if container.state.has_process and container.endpoints:
+        host = with_name_servers(container.host, world.config)
+        change_resolver(container.dir, host, world.connections.setup(container).resolver)
 
 
 def take_down(container: Container, *, keep_exec_dir: bool = False) -> None:

@@ -23,6 +23,10 @@ RESOLV_CONF: Final = Path("/etc/resolv.conf")
 RESOLVED_STUB: Final = "127.0.0.53"
 RESOLVED_UPLINK: Final = Path("/run/systemd/resolve/resolv.conf")
 FILES: Final = ("hostname", "hosts", "resolv.conf")
+RESOLVER: Final = "127.0.0.11"
+"""Docker's: where the name server of networks that people make answers, in each container's own namespace."""
+MAX_HOSTS_BYTES: Final = 1 << 20
+"""A hosts file that the container has made longer than this is left to it."""
 HOST_GATEWAY: Final = "host-gateway"
 """In --add-host: the address by which a container reaches its host."""
 
@@ -79,6 +83,14 @@ def write_network_files(
     return files
 
 
+def change_resolver(folder: Path, host: HostConfig, resolver: str) -> None:
+    """Have a container that runs ask `resolver` from now on ("": the host's), unless it has changed that file."""
+    path, of_the_host = folder / "resolv.conf", _host_resolv_conf(host.network_mode == "host")
+    known = {resolv_conf(of_the_host, host, one) for one in ("", RESOLVER)}
+    if path.stat().st_size <= MAX_HOSTS_BYTES and _read(path) in known:
+        path.write_text(resolv_conf(of_the_host, host, resolver), encoding="utf-8", errors="surrogateescape")
+
+
 def hosts(spec: ContainerSpec, host: HostConfig, of_the_host: str | None, setup: NetworkSetup = LOOPBACK) -> str:
     """Return the content of /etc/hosts; its own name is the container's addresses, or the loopback's without any."""
     head = of_the_host if of_the_host is not None else HOSTS_HEAD
@@ -113,6 +125,8 @@ def add_addresses(folder: Path, spec: ContainerSpec, addresses: Iterable[str]) -
 def remove_addresses(folder: Path, addresses: Iterable[str]) -> None:
     """Take addresses that a container has no longer out of its hosts file."""
     path, gone = folder / "hosts", set(addresses)
+    if path.stat().st_size > MAX_HOSTS_BYTES:
+        return
     lines = _read(path).splitlines(keepends=True)
     kept = [line for line in lines if (line.split() or [""])[0] not in gone]
     path.write_text("".join(kept), encoding="utf-8", errors="surrogateescape")
