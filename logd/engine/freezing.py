@@ -56,7 +56,10 @@ class Freezer:
         Raises as `pause`.
         """
         mark = container.exec_dir / HELD
-        await asyncio.to_thread(mark.touch)
+        try:
+            await asyncio.to_thread(mark.touch)
+        except FileNotFoundError as error:
+            raise Conflict(f"Container {container.id} is not running") from error
         try:
             await self.pause(container)
             yield

@@ -42,6 +42,7 @@ AT_FAULT: Final = {
     errno.ENOTDIR: "not a directory",
     errno.ELOOP: "too many links",
     errno.ENAMETOOLONG: "file name too long",
+    errno.EROFS: "read-only file system",
 }
 NOT_A_FOLDER: Final = "extraction point is not a directory"
 
@@ -101,7 +102,7 @@ class Files:
 
     def extract(self) -> None:
         """See the module."""
-        root = enter(self._place, writable=True)
+        root = enter(self._place, writable=True, read_only_root=self._extraction.read_only_root)
         path = self.path if self.path.endswith("/") else self.path + "/"
         try:
             folder = locate(root, path)

@@ -32,8 +32,11 @@ SCRATCH_OPTIONS: Final = "size=4m,mode=700"
 _libc = ctypes.CDLL(None, use_errno=True)
 
 
-def enter(place: Place, *, writable: bool) -> int:
-    """Make the container's root this process's root and return a descriptor of it. Raises OSError, LogdError."""
+def enter(place: Place, *, writable: bool, read_only_root: bool = False) -> int:
+    """Make the container's root this process's root and return a descriptor of it. Raises OSError, LogdError.
+
+    A root that is `read_only_root` is so whatever link leads there; what is mounted in it has its own say.
+    """
     _own_namespace()
     rootfs = Path(place.rootfs)
     live = is_mounted(rootfs)
@@ -42,6 +45,8 @@ def enter(place: Place, *, writable: bool) -> int:
     with opened(open_directory(rootfs)) as root:
         for entry in sorted(place.mounts, key=lambda one: one.destination.count("/")):
             _mount_entry(root, entry, make_missing=not live)
+    if read_only_root:
+        mount("none", rootfs, flags=MS_REMOUNT | MS_BIND | MS_RDONLY)
     return _become_root(rootfs)
 
 

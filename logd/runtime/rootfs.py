@@ -17,7 +17,11 @@ MNT_DETACH: Final = 2
 UMOUNT_NOFOLLOW: Final = 8
 CLONE_FS: Final = 0x200
 MAX_OPTIONS: Final = os.sysconf("SC_PAGE_SIZE") - 1  # mount(2) copies one page, with its final NUL
-INDEX_PARAMETER: Final = Path("/sys/module/overlay/parameters/index")
+PARAMETERS: Final = Path("/sys/module/overlay/parameters")
+SWITCHED_OFF: Final = ("index", "redirect_dir", "metacopy")
+"""With an index a layer that is (or was, before a crash) part of another mount is refused. With the others a
+container's layer would not hold all of what it changed, as a commit needs it; a kernel may be set to have them on.
+"""
 
 _libc = ctypes.CDLL(None, use_errno=True)
 
@@ -72,9 +76,7 @@ def _options(lower: Sequence[str], upper: Path, work: Path) -> bytes:
         f"upperdir={_escape(str(upper), ':')}",
         f"workdir={_escape(str(work), ':')}",
     ]
-    if INDEX_PARAMETER.exists():
-        # With an index a layer that is (or was, before a crash) part of another mount is refused.
-        parts.append("index=off")
+    parts += [f"{name}=off" for name in SWITCHED_OFF if (PARAMETERS / name).exists()]
     return os.fsencode(",".join(parts))
 
 

@@ -128,6 +128,18 @@ async def test_a_link_leads_to_the_containers_files_and_never_to_the_hosts(place
     assert os.listdir(tmp_path / "host") == ["secret"]
 
 
+async def test_a_read_only_root_is_so_through_a_link_in_a_volume_too(place, tmp_path):
+    volume = tmp_path / "volume"
+    volume.mkdir()
+    os.symlink("/etc", volume / "link")
+    place = dataclasses.replace(place, mounts=[MountRequest(source=str(volume), destination="/data")])
+    await put(place, "/data", tar(entry("f", b"x")), read_only_root=True)
+    with pytest.raises(InvalidParameter, match="read-only file system"):
+        await put(place, "/data", tar(entry("link/planted", b"x")), read_only_root=True)
+    assert sorted(os.listdir(volume)) == ["f", "link"]
+    assert not (tmp_path / "upper/etc/planted").exists()
+
+
 async def test_a_fifo_or_device_in_the_way_is_listed_and_not_opened(place, tmp_path):
     os.mkfifo(tmp_path / "image/app/fifo")
     os.mknod(tmp_path / "image/app/zero", 0o666 | 0o020000, os.makedev(1, 5))

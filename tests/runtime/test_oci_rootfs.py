@@ -36,6 +36,15 @@ def test_layers_are_stacked_top_first_and_writes_go_to_the_upper_folder(tmp_path
     assert (target / "b").read_text() == "changed"
 
 
+def test_the_upper_folder_holds_all_of_what_was_changed(tmp_path, target):
+    layer(tmp_path / "base/folder", a="content")
+    mount_overlay([tmp_path / "base"], tmp_path / "upper", tmp_path / "work", target)
+    os.chmod(target / "folder/a", 0o600)
+    assert (tmp_path / "upper/folder/a").read_text() == "content"
+    with pytest.raises(OSError, match="Invalid cross-device link"):  # mv(1) copies then
+        os.rename(target / "folder", target / "moved")
+
+
 def test_unmounting_twice_or_what_never_was_is_fine(tmp_path, target):
     mount_overlay([layer(tmp_path / "a")], tmp_path / "upper", tmp_path / "work", target)
     unmount(target)
