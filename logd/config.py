@@ -187,6 +187,7 @@ class DaemonConfig:
         flag="default-address-pool",
     )
     ip: str = _option(ADDRESS, "0.0.0.0", "where ports are published that name no address")  # noqa: S104
+    host_gateway_ip: str = _option(ADDRESS, "", "what host-gateway means in --add-host; default: the network's gateway")
     iptables: bool = _option(BOOLEAN, True, "set firewall rules for networks; without, no port can be published")
     dns: tuple[str, ...] = _option(ADDRESSES, (), "containers' name servers; default: the host's", reloadable=True)
     dns_opts: tuple[str, ...] = _option(

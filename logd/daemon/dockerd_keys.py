@@ -62,7 +62,6 @@ ACCEPTED: Final[dict[str, Foreign]] = {
     **_network("bridge-accept-fwmark"),
     **_network("network-control-plane-mtu", "network-diagnostic-port", shape="int"),
     "default-network-opts": Foreign("map", _NO_NETWORKS, "default-network-opt"),
-    "host-gateway-ip": Foreign("text", _NO_NETWORKS),
     "host-gateway-ips": Foreign("list", _NO_NETWORKS, "-"),
 }
 """Taken without effect, with one notice in the log."""

@@ -13,7 +13,7 @@ from logd.engine.logopts import store_options
 from logd.engine.mounting import settled
 from logd.engine.world import World
 from logd.errors import InvalidParameter, LogdError
-from logd.runtime.network_files import change_resolver
+from logd.runtime.network_files import NetworkSetup, change_resolver
 from logd.runtime.oci import BundleRequest, prepare_bundle
 from logd.runtime.protocol import Launch
 from logd.runtime.rootfs import mount_overlay, unmount
@@ -55,7 +55,7 @@ def prepare(world: World, container: Container) -> None:
             plan=mounts,
             volumes=container.volumes | mount_parts(_parts_dir(container), parts),
             default_ulimits=config.default_ulimits,
-            network=world.connections.setup(container),
+            network=with_host_gateway(world.connections.setup(container), config),
             joined=joined_namespaces(world.registry, host),
             shm=_prepare_shm(world, container),
         )
@@ -71,6 +71,11 @@ def _prepare_shm(world: World, container: Container) -> Path | None:
     if owner is container:
         mount_shm(path, container.host.shm_size)
     return path
+
+
+def with_host_gateway(setup: NetworkSetup, config: DaemonConfig) -> NetworkSetup:
+    """Return a container's network with the daemon's `host-gateway-ip`, if there is one."""
+    return setup._replace(gateway=config.host_gateway_ip) if config.host_gateway_ip else setup
 
 
 def with_name_servers(host: HostConfig, config: DaemonConfig) -> HostConfig:
