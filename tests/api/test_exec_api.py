@@ -214,6 +214,18 @@ def test_events_have_dockers_words_and_attributes(shared_busybox, box, cli):
     assert {one["name"] for one in attributes} == {box.name}
 
 
+def test_a_health_check_is_listed_while_it_runs(run):
+    box = run(healthcheck={"test": ["CMD", "sleep", "1000"], "interval": 100_000_000, "timeout": 600_000_000_000})
+
+    def ids():
+        box.reload()
+        return box.attrs["ExecIDs"]
+
+    assert len(until(ids)) == 1
+    box.kill()
+    until(lambda: ids() is None)
+
+
 # -- the SDK ---------------------------------------------------------------------------------------------------------
 
 
