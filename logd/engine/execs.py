@@ -143,9 +143,12 @@ class Execs:
         config = one.config
         wanted = {"stdin": config.attach_stdin, "stdout": config.attach_stdout, "stderr": config.attach_stderr}
         streams = (TTY,) if config.tty else tuple(name for name in STREAMS if attached and wanted[name])
-        launch = ExecLaunch(str(one.folder), one.container.id, self._runtime_of(one.container), streams)
+        rows, columns = size = console_size or config.console_size or [0, 0]
+        launch = ExecLaunch(
+            str(one.folder), one.container.id, self._runtime_of(one.container), streams, (rows, columns)
+        )
         try:
-            await asyncio.to_thread(lay_out, one, console_size or config.console_size)
+            await asyncio.to_thread(lay_out, one, size if any(size) else [])
             one.session = await launch_exec(self._world.supervisor, launch)
             ends = await one.session.streams()
         except (LogdError, OSError, ValueError) as error:

@@ -40,6 +40,8 @@ class ExecLaunch(NamedTuple):
     """Command line of the OCI runtime up to the verb."""
     streams: tuple[str, ...]
     """TTY; or those of stdin, stdout and stderr that a client is at: the others are /dev/null."""
+    size: tuple[int, int] = (0, 0)
+    """Rows and columns of the terminal, if they are known: process.json has them too, but crun takes no notice."""
 
 
 class ExecExit(NamedTuple):

@@ -172,6 +172,8 @@ class ExecShim:
         os.set_inheritable(descriptors[0], False)
         self._handed[TTY] = descriptors[0]
         self._outputs = [descriptors[0]]
+        if any(self.launch.size):
+            self._resize(*self.launch.size)
 
     def _fail(self, message: str, code: int) -> None:
         """The process was not started."""

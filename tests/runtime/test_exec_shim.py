@@ -34,13 +34,13 @@ class Box:
         self.exec_root = exec_root
         self.sessions = []
 
-    def order(self, *argv, streams=OUTPUTS, **changes):
+    def order(self, *argv, streams=OUTPUTS, size=(0, 0)):
         folder = Path(self.launch.exec_dir) / "execs" / secrets.token_hex(32)
         folder.mkdir(parents=True)
         process = json.loads((Path(self.launch.exec_dir) / "config.json").read_text())["process"]
-        process |= {"args": list(argv), "terminal": streams == (TTY,), **changes}
+        process |= {"args": list(argv), "terminal": streams == (TTY,)}
         (folder / PROCESS_FILE).write_text(json.dumps(process))
-        return ExecLaunch(str(folder), self.launch.container_id, self.launch.runtime, streams)
+        return ExecLaunch(str(folder), self.launch.container_id, self.launch.runtime, streams, size)
 
     async def begin(self, *argv, **more) -> tuple[ExecSession, dict[str, int], str]:
         order = self.order(*argv, **more)
@@ -127,14 +127,15 @@ async def test_a_process_has_its_streams_and_no_other_descriptor(box):
 
 @on_each_runtime
 async def test_a_terminal_has_its_size_and_what_is_typed_arrives(box):
-    size = {"height": 33, "width": 77}
-    script = "stty size; read line; echo got $line; stty size"
-    session, streams, _ = await box.begin("/bin/busybox", "sh", "-c", script, streams=(TTY,), consoleSize=size)
-    await session.resize(20, 50)
+    script = "read line; echo got $line; stty size; read line; stty size"
+    session, streams, _ = await box.begin("/bin/busybox", "sh", "-c", script, streams=(TTY,), size=(33, 77))
     os.write(streams[TTY], b"words\n")
-    printed = (await asyncio.to_thread(read_all, streams[TTY])).decode()
-    assert "got words\r\n20 50\r\n" in printed
-    assert printed.startswith(("33 77\r\n", "20 50\r\n", "words\r\n"))
+    printed = b""
+    while not printed.endswith(b"got words\r\n33 77\r\n"):
+        printed += await asyncio.to_thread(os.read, streams[TTY], 4096)
+    await session.resize(20, 50)
+    os.write(streams[TTY], b"\n")
+    assert await asyncio.to_thread(read_all, streams[TTY]) == b"\r\n20 50\r\n"
     assert (await asyncio.wait_for(session.exited, LONG_S)).code == 0
 
 
