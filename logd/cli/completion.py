@@ -90,22 +90,31 @@ else:
 LOGS_SCRIPTS: Final = {"bash": BASH_LOGS, "zsh": ZSH_LOGS, "fish": FISH_LOGS}
 
 
-class ContainerName(_Parameter):
-    """A container's name or id; the shell completes it with the names that there are."""
+class Named(_Parameter):
+    """Something's name or id; the shell completes it with the names that there are."""
 
-    name = "container"
+    def __init__(self, name: str, path: str, names: Callable[[Any], Iterable[str]]) -> None:
+        self.name = name
+        self._path = path
+        self._names = names
 
     def shell_complete(self, ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
         """Return the names that begin so; none if no daemon answers."""
         try:
-            items = Client(ctx.find_root().params.get("host")).json("GET", "/containers/json", {"all": True})
+            found = Client(ctx.find_root().params.get("host")).json("GET", self._path)
         except LogdError:
             return []
-        names = sorted(name.removeprefix("/") for item in items for name in item["Names"])
-        return [CompletionItem(name) for name in names if name.startswith(incomplete)]
+        return [CompletionItem(name) for name in sorted(self._names(found)) if name.startswith(incomplete)]
 
 
-CONTAINER: Final = ContainerName()
+def _names_of_containers(items: Any) -> Iterable[str]:
+    return (name.removeprefix("/") for item in items for name in item["Names"])
+
+
+CONTAINER: Final = Named("container", "/containers/json?all=1", _names_of_containers)
+IMAGE: Final = Named("image", "/images/json", lambda items: (tag for item in items for tag in item["RepoTags"] or ()))
+NETWORK: Final = Named("network", "/networks", lambda items: (item["Name"] for item in items))
+VOLUME: Final = Named("volume", "/volumes", lambda answer: (item["Name"] for item in answer["Volumes"] or ()))
 FLAG: Final = re.compile(r"^  (?:-\w, )?(--[\w-]+)", re.MULTILINE)
 """In a help text, the long name of an option."""
 HELP_TIMEOUT_S: Final = 5.0

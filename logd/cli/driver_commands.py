@@ -9,10 +9,10 @@ import click
 from logd.cli.client import Client, Refused, quote
 from logd.cli.command import Command
 from logd.cli.completion import CONTAINER
-from logd.cli.container_commands import each
-from logd.cli.run_command import pairs
+from logd.cli.references import each
 from logd.cli.tables import print_json, print_table
 from logd.cli.terminal import visible
+from logd.cli.words import pairs
 from logd.errors import Conflict, NotFound
 from logd.units import format_size
 

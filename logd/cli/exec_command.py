@@ -14,7 +14,7 @@ from logd.cli.completion import CONTAINER
 from logd.cli.foreground import carry
 from logd.cli.interrupts import Waiter
 from logd.cli.raw_terminal import raw_terminal, size
-from logd.cli.run_command import environment
+from logd.cli.words import environment
 from logd.errors import LogdError
 
 

@@ -2,7 +2,7 @@
 
 import json
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, BinaryIO, Final
 
@@ -10,15 +10,25 @@ import click
 
 from logd.cli.client import Client, Query, Response
 from logd.cli.command import Command
-from logd.cli.container_commands import parse_filters
-from logd.cli.tables import ago, print_json_lines, print_table
+from logd.cli.completion import IMAGE
+from logd.cli.formats import FILTER, FORMAT, NO_TRUNC, QUIET, TABLE, Columns, print_rows
+from logd.cli.references import parse_filters, short_id
+from logd.cli.tables import ago, local_time
 from logd.cli.terminal import visible
 from logd.errors import InvalidParameter, LogdError
 from logd.units import format_size
 
 BLOCK_BYTES: Final = 256 * 1024
-SHORT_ID: Final = 12
 NONE: Final = "<none>"
+UNKNOWN: Final = "N/A"
+
+
+SHOWN: Final = ("Repository", "Tag", "ID", "CreatedSince", "Size")
+TITLES: Final = {
+    "Containers": "CONTAINERS", "CreatedAt": "CREATED AT", "CreatedSince": "CREATED", "Digest": "DIGEST",
+    "ID": "IMAGE ID", "Repository": "REPOSITORY", "SharedSize": "SHARED SIZE", "Size": "SIZE", "Tag": "TAG",
+    "UniqueSize": "UNIQUE SIZE", "VirtualSize": "VIRTUAL SIZE",
+}  # fmt: skip
 
 
 @click.command(
@@ -27,19 +37,22 @@ NONE: Final = "<none>"
         "logd images",
         "logd images busybox",
         "logd images -q --filter dangling=true",
+        "logd images --format '{{.Repository}}:{{.Tag}} {{.Size}}'",
     ),
 )
 @click.option("-a", "--all", "every", is_flag=True, help="Show intermediate images too.")
-@click.option("-q", "--quiet", is_flag=True, help="Print ids alone.")
-@click.option("-f", "--filter", "filters", multiple=True, metavar="KEY=VALUE", help="Show those that fit (repeatable).")
-@click.option("--no-trunc", is_flag=True, help="Cut nothing off.")
-@click.option("--format", "form", type=click.Choice(["table", "json"]), default="table", show_default=True)
-@click.argument("repository", required=False)
+@click.option("--digests", is_flag=True, help="Show digests.")
+@QUIET
+@FILTER
+@NO_TRUNC
+@FORMAT
+@click.argument("repository", required=False, type=IMAGE)
 @click.pass_obj
 def images(
     client: Client,
     *,
     every: bool,
+    digests: bool,
     quiet: bool,
     filters: Sequence[str],
     no_trunc: bool,
@@ -49,14 +62,41 @@ def images(
     """List images."""
     words = [*filters, f"reference={repository}"] if repository else filters
     items = client.json("GET", "/images/json", {"all": every, "filters": parse_filters(words)})
-    if quiet:
+    if quiet and form == TABLE:
         for identity in dict.fromkeys(item["Id"] for item in items):
-            sys.stdout.write(f"{identity if no_trunc else _short(identity)}\n")
-    elif form == "json":
-        print_json_lines(items)
-    else:
-        rows = [row for item in items for row in _rows(item, whole=no_trunc)]
-        print_table(("REPOSITORY", "TAG", "IMAGE ID", "CREATED", "SIZE"), rows)
+            sys.stdout.write(f"{identity if no_trunc else short_id(identity)}\n")
+        return
+    rows = [row for item in items for row in rows_of_image(item, whole=no_trunc)]
+    shown = ("Repository", "Tag", "Digest", "ID", "CreatedSince", "Size") if digests else SHOWN
+    print_rows(form, Columns(shown, TITLES), rows)
+
+
+def rows_of_image(item: Mapping[str, Any], *, whole: bool) -> Iterator[dict[str, str]]:
+    """Yield what docker shows of an item of GET /images/json: a row for each of its tags."""
+    digests = {repository: digest for repository, _, digest in map(_parted, item.get("RepoDigests") or ())}
+    for tag in item.get("RepoTags") or [f"{NONE}:{NONE}"]:
+        repository, name = split_reference(tag)
+        yield {
+            "Containers": UNKNOWN if item.get("Containers", -1) < 0 else str(item["Containers"]),
+            "CreatedAt": local_time(item["Created"]),
+            "CreatedSince": ago(item["Created"]),
+            "Digest": digests.get(repository) or NONE,
+            "ID": item["Id"] if whole else short_id(item["Id"]),
+            "Repository": repository,
+            "SharedSize": _size(item.get("SharedSize", -1)),
+            "Size": format_size(item["Size"], 3),
+            "Tag": name or NONE,
+            "UniqueSize": _size(item["Size"] - item["SharedSize"] if item.get("SharedSize", -1) >= 0 else -1),
+            "VirtualSize": format_size(item["Size"], 4),
+        }
+
+
+def _size(size: int) -> str:
+    return UNKNOWN if size < 0 else format_size(size, 3)
+
+
+def _parted(reference: str) -> tuple[str, str, str]:
+    return reference.partition("@")
 
 
 @click.command(
@@ -154,14 +194,3 @@ def _progress_item(line: bytes) -> dict[str, Any]:
     if "error" in item:
         raise LogdError(str(item["error"]))
     return item
-
-
-def _rows(item: dict[str, Any], *, whole: bool) -> Iterator[Sequence[str]]:
-    identity = item["Id"] if whole else _short(item["Id"])
-    for tag in item.get("RepoTags") or [f"{NONE}:{NONE}"]:
-        repository, name = split_reference(tag)
-        yield (repository, name or NONE, identity, ago(item["Created"]), format_size(item["Size"]))
-
-
-def _short(identity: str) -> str:
-    return str(identity).removeprefix("sha256:")[:SHORT_ID]

@@ -9,8 +9,8 @@ import click
 from logd.cli.client import Client, quote
 from logd.cli.command import Command, Group
 from logd.cli.completion import CONTAINER
-from logd.cli.container_commands import SHORT_ID, each
 from logd.cli.driver_commands import driver, print_drivers
+from logd.cli.references import SHORT_ID, each
 from logd.cli.tables import print_fields, print_json, print_json_lines, print_table
 from logd.errors import LogdError
 from logd.units import format_size

@@ -10,21 +10,27 @@ import click
 from logd.cli import (
     attach_command,
     container_commands,
-    dial_stdio,
     driver_commands,
+    events_command,
     exec_command,
+    groups,
     image_commands,
+    image_verbs,
+    inspect_command,
     log_commands,
+    network_commands,
+    ps_command,
     run_command,
     stats_command,
     system_commands,
     top,
+    volume_commands,
 )
 from logd.cli.client import DEFAULT_HOST, Client
 from logd.cli.command import Group
 from logd.cli.completion import CONTAINER, PassedOn, completion, flags_of_daemon, flags_of_logs
-from logd.cli.container_commands import Several
 from logd.cli.output import STDERR_FD, write_all
+from logd.cli.references import Several
 from logd.cli.terminal import visible
 from logd.errors import InvalidParameter, LogdError
 
@@ -89,26 +95,41 @@ def logs(ctx: click.Context, arguments: Sequence[str]) -> None:
 
 
 for _command in (
-    container_commands.ps,
+    ps_command.ps,
     run_command.run,
+    run_command.create,
     attach_command.attach,
     exec_command.exec_,
     container_commands.start,
     container_commands.stop,
+    container_commands.restart,
     container_commands.kill,
+    container_commands.pause,
+    container_commands.unpause,
+    container_commands.wait,
+    container_commands.rename,
+    container_commands.port,
     container_commands.rm,
-    container_commands.inspect,
+    inspect_command.inspect,
     top.top,
     stats_command.stats,
     image_commands.images,
     image_commands.import_,
     image_commands.load,
+    image_verbs.history,
+    image_verbs.tag,
+    image_verbs.rmi,
+    network_commands.network,
+    volume_commands.volume,
+    events_command.events,
+    groups.container,
+    groups.image,
     log_commands.log,
     driver_commands.plugins,
     system_commands.version,
     system_commands.info,
     system_commands.doctor,
-    dial_stdio.system,
+    groups.system,
     completion,
 ):
     cli.add_command(_command)

@@ -8,15 +8,18 @@ import click
 
 from logd.cli.client import Client, Unreachable
 from logd.cli.command import Command
+from logd.cli.formats import print_document
 from logd.cli.tables import print_fields, print_json
 from logd.cli.terminal import visible
 from logd.errors import LogdError
 from logd.units import format_ram_size
 
-FORMAT = click.option("--format", "form", type=click.Choice(["text", "json"]), default="text", show_default=True)
+FORMAT = click.option(
+    "-f", "--format", "form", default="text", metavar="FORMAT", help="text (default), json, or a Go template."
+)
 
 
-@click.command(cls=Command, examples=("logd version", "logd version --format json | jq -r .Server.Version"))
+@click.command(cls=Command, examples=("logd version", "logd version --format '{{.Server.Version}}'"))
 @FORMAT
 @click.pass_obj
 def version(client: Client, *, form: str) -> None:
@@ -28,8 +31,8 @@ def version(client: Client, *, form: str) -> None:
         server = client.json("GET", "/version")
     except Unreachable as error:
         trouble = error
-    if form == "json":
-        print_json({"Client": own, "Server": server})
+    if form != "text":
+        _print({"Client": own, "Server": server}, form)
     else:
         print_fields([("Client", own["Version"]), ("  Python", own["Python"]), ("  Daemon at", client.host)])
         if server is not None:
@@ -47,19 +50,27 @@ def version(client: Client, *, form: str) -> None:
         raise trouble
 
 
-@click.command(cls=Command, examples=("logd info", "logd info --format json | jq .ContainersRunning"))
+def _print(value: object, form: str) -> None:
+    if form == "json":
+        print_json(value)
+    else:
+        print_document(form, value)
+
+
+@click.command(cls=Command, examples=("logd info", "logd info --format '{{.ContainersRunning}}'"))
 @FORMAT
 @click.pass_obj
 def info(client: Client, *, form: str) -> None:
     """Show what the daemon is, what it has, and what it warns of."""
     found = client.json("GET", "/info")
-    if form == "json":
-        print_json(found)
+    if form != "text":
+        _print(found, form)
         return
     print_fields(
         [
             ("Containers", str(found["Containers"])),
             ("  Running", str(found["ContainersRunning"])),
+            ("  Paused", str(found["ContainersPaused"])),
             ("  Stopped", str(found["ContainersStopped"])),
             ("Images", str(found["Images"])),
             ("Version", str(found["ServerVersion"])),

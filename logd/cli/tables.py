@@ -4,12 +4,16 @@ import json
 import sys
 import time
 from collections.abc import Iterable, Sequence
+from datetime import datetime
 from typing import Any, Final
 
 from logd.cli.terminal import visible, wants_colour
 
 UNLIMITED: Final = 4096
 """Columns: the terminal wraps a long line as a whole; rich would wrap in the cells, and break ids and names."""
+GAP: Final = 3
+MIN_WIDTH: Final = 10
+"""Of a column, the gap before the next one with it: as docker's tables have it."""
 STATE_COLOURS: Final = {
     "up": "green",
     "restarting": "yellow",
@@ -30,9 +34,9 @@ def print_table(titles: Sequence[str], rows: Iterable[Sequence[str]], *, state_c
     if wants_colour("auto", 1):
         _print_rich(titles, cells, state_column)
         return
-    widths = [max(map(len, column)) for column in zip(titles, *cells, strict=True)]
+    widths = [max(MIN_WIDTH, *(len(cell) + GAP for cell in column)) for column in zip(titles, *cells, strict=True)]
     for row in (titles, *cells):
-        line = "   ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True))
+        line = "".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True))
         sys.stdout.write(f"{line.rstrip()}\n")
 
 
@@ -72,6 +76,11 @@ def span(seconds: float) -> str:
                 return f"About {'an' if name == 'hour' else 'a'} {name}"
             return f"{count} {name}{'' if count == 1 else 's'}"
     return f"{seconds // (365 * 86400)} years"
+
+
+def local_time(time_s: float) -> str:
+    """Return a Unix time as Go prints one: `2026-01-02 15:04:05 +0100 CET`."""
+    return datetime.fromtimestamp(time_s).astimezone().strftime("%Y-%m-%d %H:%M:%S %z %Z")
 
 
 def shorten(text: str, length: int) -> str:

@@ -3,7 +3,8 @@
 Source: https://pkg.go.dev/text/template (functions), https://pkg.go.dev/fmt (printing), and Docker's own eight:
 json, split, join, title, lower, upper, pad, truncate. Go counts a string's bytes, so len, index and truncate do.
 
-A value is str, int, bool, a tuple or dict of strings, Moment, None (Go's nil) or NO_VALUE (of a key that is not there).
+A value is str, int, float, bool, a tuple or dict of values, Moment, None (Go's nil) or NO_VALUE (of a key that is not
+there).
 """
 
 import itertools
@@ -25,7 +26,7 @@ _WORD: Final = re.compile(r"(?:[A-Za-z0-9_]|[^\x00-\x7f\s])+")
 _VERB: Final = re.compile(r"%(?:([-0]?)([0-9]{0,3})(?:\.([0-9]{0,3}))?([a-zA-Z])|%)|%", re.ASCII)
 _VERBS: Final = {
     "s": frozenset(("string",)),
-    "v": frozenset(("string", "int", "bool", "list", "map", "time", "nil", "nothing", ANY)),
+    "v": frozenset(("string", "int", "bool", "float", "list", "map", "time", "nil", "nothing", ANY)),
     "d": frozenset(("int",)),
     "x": frozenset(("string", "int")),
     "X": frozenset(("string", "int")),
@@ -46,6 +47,7 @@ _KINDS: Final[Mapping[type, str]] = {
     str: "string",
     int: "int",
     bool: "bool",
+    float: "float",
     tuple: "list",
     dict: "map",
     Moment: "time",
@@ -72,9 +74,9 @@ def show(value: Value) -> str:
         case "bool":
             return "true" if value else "false"
         case "list":
-            return f"[{' '.join(value)}]"
+            return f"[{' '.join(map(show, value))}]"
         case "map":
-            return f"map[{' '.join(f'{key}:{value[key]}' for key in sorted(value))}]"
+            return f"map[{' '.join(f'{key}:{show(value[key])}' for key in sorted(value))}]"
         case "time":
             return units.format_time_short(value).replace("T", " ").replace("Z", " +0000 UTC")
         case "nil" | "nothing":

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from typing import Final, NamedTuple, NoReturn
 
 WHITE: Final = " \t\r\n"
-_INSIDE: Final = re.compile(
+INSIDE: Final = re.compile(
     r"""(?P<close>[ \t\r\n]+-}}|}})
       | (?P<space>[ \t\r\n]+)
       | (?P<string>"(?:[^"\\\n]|\\.)*")
@@ -39,11 +39,12 @@ class Token(NamedTuple):
 
 
 class Source:
-    """A template's text, by the name that messages give it."""
+    """A template's text, by the name that messages give it; `inside` finds the tokens between braces."""
 
-    def __init__(self, name: str, text: str) -> None:
+    def __init__(self, name: str, text: str, inside: re.Pattern[str] = INSIDE) -> None:
         self._name = name
         self._text = text
+        self._inside = inside
 
     def fail(self, at: int, problem: str) -> NoReturn:
         """Raise ValueError that shows the place, as Go writes it."""
@@ -73,7 +74,7 @@ class Source:
             else:
                 yield token
             while token.kind != "close":
-                match = _INSIDE.match(text, inside)
+                match = self._inside.match(text, inside)
                 if match is None:
                     self._fail_inside(opening, inside)
                 token = Token(str(match.lastgroup), match[0], inside)
@@ -86,7 +87,7 @@ class Source:
         end = self._text.find("*/", at)
         if end < 0:
             self.fail(at, "unclosed comment")
-        match = _INSIDE.match(self._text, end + 2)
+        match = self._inside.match(self._text, end + 2)
         if match is None or match.lastgroup != "close":
             self.fail(end, "comment ends before closing delimiter")
         return Token("close", match[0], end + 2)
@@ -110,7 +111,7 @@ class Source:
         if token.kind == "string":
             return self._unquoted(token)
         if not _INTEGER.fullmatch(token.text):
-            self.fail(token.at, f"bad number {token.text!r} (log tags take whole decimal numbers)")
+            self.fail(token.at, f"bad number {token.text!r} (whole decimal numbers are taken)")
         return int(token.text)
 
     def _unquoted(self, token: Token) -> str:

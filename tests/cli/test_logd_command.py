@@ -43,8 +43,8 @@ def test_ps_in_a_pipe_is_a_plain_table_with_dockers_columns(peer: Peer, logd: Lo
     peer.routes["GET /containers/json"] = lambda _: (200, [{**LISTED, "Created": int(time.time()) - 400}])
     done = logd("ps", "-a", "--filter", "label=x=y", "--filter", "status=exited", "--filter", "label=z")
     assert done.stdout.splitlines() == [
-        "CONTAINER ID   IMAGE            COMMAND                CREATED         STATUS         NAMES",
-        "abababababab   busybox:latest   \"sh -c 'echo a long…   6 minutes ago   Up 5 minutes   web",
+        "CONTAINER ID   IMAGE            COMMAND                  CREATED         STATUS         PORTS     NAMES",
+        'abababababab   busybox:latest   "sh -c \'echo a long …"   6 minutes ago   Up 5 minutes             web',
     ]
     query = peer.queries("/containers/json")[0]
     assert query["all"] == "1"
@@ -55,7 +55,8 @@ def test_ps_prints_ids_or_json(peer: Peer, logd: Logd) -> None:
     peer.routes["GET /containers/json"] = lambda _: (200, [LISTED, LISTED])
     assert logd("ps", "-q").stdout == "abababababab\nabababababab\n"
     assert logd("ps", "-q", "--no-trunc").stdout.splitlines() == [ID, ID]
-    assert [json.loads(line) for line in logd("ps", "--format", "json").stdout.splitlines()] == [LISTED, LISTED]
+    shown = [json.loads(line) for line in logd("ps", "--format", "json").stdout.splitlines()]
+    assert [(one["ID"], one["Names"], one["State"]) for one in shown] == [("ab" * 6, "web", "running")] * 2
 
 
 def test_a_table_on_a_terminal_is_not_fooled_by_what_it_shows(peer: Peer, logd: Logd) -> None:
@@ -293,10 +294,10 @@ def test_images_are_listed_by_name(peer: Peer, logd: Logd) -> None:
     }
     peer.routes["GET /images/json"] = lambda _: (200, [image, {**image, "RepoTags": []}])
     assert logd("images").stdout.splitlines() == [
-        "REPOSITORY   TAG      IMAGE ID       CREATED        SIZE",
-        "r:5000/a     1        abababababab   25 hours ago   4.23MB",
-        "b            2        abababababab   25 hours ago   4.23MB",
-        "<none>       <none>   abababababab   25 hours ago   4.23MB",
+        "REPOSITORY   TAG       IMAGE ID       CREATED        SIZE",
+        "r:5000/a     1         abababababab   25 hours ago   4.23MB",
+        "b            2         abababababab   25 hours ago   4.23MB",
+        "<none>       <none>    abababababab   25 hours ago   4.23MB",
     ]
     assert logd("images", "-q", "b").stdout == "abababababab\n"
     assert json.loads(peer.queries("/images/json")[1]["filters"]) == {"reference": ["b"]}
@@ -342,12 +343,12 @@ def test_log_status_shows_what_is_kept_and_what_is_lost(peer: Peer, logd: Logd) 
         "Log driver: local max-size=1m",
         "On disk:    1.2MB in 1 segment",
         "Output:     goes on",
-        "STREAM   PRINTED   KEPT   EXPIRED   CLEARED   LOST",
-        "stdout   5MB       1MB    4MB       0B        0B",
-        "stderr   900B      0B     0B        0B        900B disk full",
-        "GAP AT                 STREAM   POSITION   BYTES     REASON",
-        "2023-11-14T22:13:20Z   stderr   0          900       disk full",
-        "2023-11-14T22:13:20Z   stdout   7          unknown   restart",
+        "STREAM    PRINTED   KEPT      EXPIRED   CLEARED   LOST",
+        "stdout    5MB       1MB       4MB       0B        0B",
+        "stderr    900B      0B        0B        0B        900B disk full",
+        "GAP AT                 STREAM    POSITION   BYTES     REASON",
+        "2023-11-14T22:13:20Z   stderr    0          900       disk full",
+        "2023-11-14T22:13:20Z   stdout    7          unknown   restart",
     ]
     assert json.loads(logd("log", "status", "--format=json", "web").stdout) == STORE
 
@@ -386,9 +387,9 @@ def test_log_du_has_a_total(peer: Peer, logd: Logd) -> None:
     report = {"containers": [{"id": ID, "name": "web", "bytes": 2_000_000}], "total": 2_000_000}
     peer.routes["GET /logd/log/du"] = lambda _: (200, report)
     assert logd("log", "du").stdout.splitlines() == [
-        "CONTAINER ID   NAME   SIZE",
-        "abababababab   web    2MB",
-        "               all    2MB",
+        "CONTAINER ID   NAME      SIZE",
+        "abababababab   web       2MB",
+        "               all       2MB",
     ]
     assert json.loads(logd("log", "du", "--format", "json").stdout) == report["containers"][0]
 
@@ -414,6 +415,9 @@ def test_completion_has_both_commands(logd: Logd, shell: str) -> None:
 
 def test_bash_takes_the_script_and_completes_options_and_names(peer: Peer, logd: Logd, tmp_path: Path) -> None:
     peer.routes["GET /containers/json"] = lambda _: (200, [LISTED, {**LISTED, "Names": ["/db"]}])
+    peer.routes["GET /images/json"] = lambda _: (200, [{"RepoTags": ["shop:2", "shop:1"]}, {"RepoTags": None}])
+    peer.routes["GET /networks"] = lambda _: (200, [{"Name": "b"}, {"Name": "a"}])
+    peer.routes["GET /volumes"] = lambda _: (200, {"Volumes": [{"Name": "data"}, {"Name": "other"}]})
     (tmp_path / "logs").write_text(f'#!/bin/sh\nexec {sys.executable} -m logd.cli.logs "$@"\n')
     (tmp_path / "logd").write_text(f'#!/bin/sh\nexec {sys.executable} -m logd.cli.main "$@"\n')
     for name in ("logs", "logd"):
@@ -425,14 +429,15 @@ def test_bash_takes_the_script_and_completes_options_and_names(peer: Peer, logd:
             COMP_WORDS=("$@"); COMP_CWORD=$(($# - 1)); COMPREPLY=(); $function "$1"; echo "${COMPREPLY[@]}"
         }
         function=_logs_completion; complete_it logs ""; complete_it logs --fol; complete_it logs --stream s
-        function=_logd_completion; complete_it logd stop w; complete_it logd ima
+        function=_logd_completion; complete_it logd stop w; complete_it logd imag
+        complete_it logd rmi shop; complete_it logd network rm ""; complete_it logd volume rm d
         complete_it logd logs -f w; complete_it logd logs --fol; complete_it logd daemon --seccomp
     """
     done = subprocess.run(
         ["bash", "-c", script, "bash", str(tmp_path / "completion")], capture_output=True, text=True, check=False,
         env={**os.environ, "PATH": f"{tmp_path}:{os.environ['PATH']}", "LOGD_HOST": peer.host}, timeout=30,
     )  # fmt: skip
-    of_logs, of_logd = ["db web", "--follow", "stdout stderr"], ["web", "images"]
+    of_logs, of_logd = ["db web", "--follow", "stdout stderr"], ["web", "image images", "shop:1 shop:2", "a b", "data"]
     assert done.stdout.splitlines() == [*of_logs, *of_logd, "web", "--follow", "--seccomp-profile"], done.stderr
 
 

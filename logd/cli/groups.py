@@ -1,0 +1,71 @@
+"""`logd container …`, `image …`, `system …`: docker's groups; most commands in them are there without a group too."""
+
+import click
+
+from logd.cli import (
+    attach_command,
+    container_commands,
+    dial_stdio,
+    exec_command,
+    image_commands,
+    image_verbs,
+    prune_commands,
+    run_command,
+)
+from logd.cli.command import Group
+from logd.cli.completion import CONTAINER, IMAGE
+from logd.cli.events_command import events
+from logd.cli.inspect_command import inspect_of
+from logd.cli.network_commands import network
+from logd.cli.ps_command import ps
+from logd.cli.system_commands import info
+from logd.cli.volume_commands import volume
+
+
+@click.group(cls=Group)
+def container() -> None:
+    """Look after containers."""
+
+
+@click.group(cls=Group)
+def image() -> None:
+    """Look after images."""
+
+
+system = dial_stdio.system
+container.add_command(inspect_of("container", CONTAINER))
+image.add_command(inspect_of("image", IMAGE))
+for _group, _name, _command in (
+    (container, "ls", ps),
+    (container, "create", run_command.create),
+    (container, "run", run_command.run),
+    (container, "prune", prune_commands.containers),
+    (image, "ls", image_commands.images),
+    (image, "rm", image_verbs.rmi),
+    (image, "prune", prune_commands.images),
+    (network, "prune", prune_commands.networks),
+    (volume, "prune", prune_commands.volumes),
+    (system, "df", prune_commands.df),
+    (system, "events", events),
+    (system, "info", info),
+    (system, "prune", prune_commands.system),
+):
+    _group.add_command(_command, _name)
+for _command in (
+    attach_command.attach,
+    exec_command.exec_,
+    container_commands.kill,
+    container_commands.pause,
+    container_commands.port,
+    container_commands.rename,
+    container_commands.restart,
+    container_commands.rm,
+    container_commands.start,
+    container_commands.stop,
+    container_commands.top,
+    container_commands.unpause,
+    container_commands.wait,
+):
+    container.add_command(_command)
+for _command in (image_commands.import_, image_commands.load, image_verbs.history, image_verbs.tag):
+    image.add_command(_command)
