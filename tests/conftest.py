@@ -18,6 +18,8 @@ from typing import Any
 
 import pytest
 
+from logd.network.nft import table_name
+
 ROOT = Path(__file__).parent.parent
 READY_TIMEOUT_S = 30.0
 STOP_TIMEOUT_S = 20.0
@@ -172,7 +174,7 @@ class Daemon:
             return []
 
     def close(self) -> None:
-        """Remove everything: daemon, containers, keeper, shims, mounts, links, cgroups, files."""
+        """Remove everything: daemon, containers, keeper, shims, mounts, links, rules, cgroups, files."""
         identifiers = self.container_ids()
         if self.process is not None and self.process.poll() is None:
             self.process.kill()
@@ -194,6 +196,8 @@ class Daemon:
                     folder.rmdir()
         for link in self.bridges():
             subprocess.run(["ip", "link", "del", link], check=False, capture_output=True)
+        table = table_name(self.exec_root)
+        subprocess.run(["nft", "delete", "table", "inet", table], check=False, capture_output=True)
         self._ear.close()
         shutil.rmtree(self.folder)
 
