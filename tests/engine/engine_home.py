@@ -22,6 +22,7 @@ from logd.events import EventBus
 from logd.images.store import ImageStore
 from logd.logstore.follow import Watcher
 from logd.network.links import bridges_of
+from logd.network.nft import table_name
 from logd.runtime.supervisor import Supervisor
 from logd.spec import ContainerSpec, HostConfig
 
@@ -131,6 +132,8 @@ class Home:
             subprocess.run(["umount", "-l", str(mounted)], check=False, stderr=subprocess.DEVNULL)
         for link in bridges_of(Networks(self.config, EventBus(), Registry()).alias):
             subprocess.run(["ip", "link", "del", link], check=False)
+        table = table_name(self.config.exec_root)
+        subprocess.run(["nft", "delete", "table", "inet", table], check=False, stderr=subprocess.DEVNULL)
 
     def _is_ours(self, pid: str) -> bool:
         """Tell whether a process is this home's keeper or one of its shims: the exec-root is among its arguments."""
