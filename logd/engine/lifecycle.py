@@ -205,16 +205,22 @@ class Lifecycle:
         if state.oom_killed:
             world.tell(container, "oom")
         world.tell(container, "die", {"exitCode": str(state.exit_code), "execDuration": str(duration_s)})
-        await world.connections.depart(container)
+        removes = container.host.auto_remove and not container.restart_asked
+        departing = world.tasks.start(world.connections.depart(container), f"departure of {container.id[:12]}")
+        if not removes:  # at once: a start that comes meanwhile has to wait for it
+            cleaning = self._clean_up_after(departing, container)
+            container.cleanup = world.tasks.start(cleaning, f"cleaning of {container.id[:12]}")
+        await asyncio.wait({departing})
         world.tell_volumes(container, "unmount")
         log.info("container %s exited with %d", container.name, state.exit_code, extra={"container": container.id})
-        removes = container.host.auto_remove and not container.restart_asked
-        if not removes:
-            container.cleanup = world.tasks.start(self.clean_up(container), f"cleaning of {container.id[:12]}")
         container.tell_waiters()
         if removes:
             await self._auto_remove(container)
         self.restarts.begin(container)
+
+    async def _clean_up_after(self, departing: "asyncio.Task[None]", container: Container) -> None:
+        await asyncio.wait({departing})
+        await self.clean_up(container)
 
     async def clean_up(self, container: Container) -> None:
         """Remove what belongs to the process: the runtime's state and cgroup, the mount, the exec folder.
