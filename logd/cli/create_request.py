@@ -129,8 +129,9 @@ def id_file(path: str | None) -> Iterator[Callable[[str], object]]:
         raise InvalidParameter(message) from error
     except OSError as error:
         raise InvalidParameter(f"--cidfile: {path}: {error.strerror}") from error
-    with file:
-        yield file.write
-        written = file.tell()
-    if not written:
+    try:
+        with file:
+            yield file.write
+    except BaseException:
         os.unlink(path)
+        raise

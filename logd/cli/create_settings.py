@@ -21,7 +21,7 @@ FLAGS: Final = {
     "privileged": "Privileged", "publish_all": "PublishAllPorts", "oom_kill_disable": "OomKillDisable",
 }  # fmt: skip
 LISTS: Final = {
-    "cap_add": "CapAdd", "cap_drop": "CapDrop", "dns": "Dns", "dns_option": "DnsOptions", "dns_search": "DnsSearch",
+    "dns": "Dns", "dns_option": "DnsOptions", "dns_search": "DnsSearch",
     "group_add": "GroupAdd", "volumes_from": "VolumesFrom", "device_cgroup_rule": "DeviceCgroupRules",
 }  # fmt: skip
 SIZES: Final = {
@@ -40,6 +40,8 @@ def settings(options: Mapping[str, Any]) -> dict[str, Any]:
     found |= {key: _size(_option(name), options[name]) for name, key in SIZES.items() if options[name]}
     found |= {key: pairs(_option(name), options[name]) for name, key in PAIRS.items() if options[name]}
     readers: tuple[tuple[str, str, Callable[[Iterable[str]], list[Any]]], ...] = (
+        ("cap_add", "CapAdd", lambda words: [_capability(word) for word in words]),
+        ("cap_drop", "CapDrop", lambda words: [_capability(word) for word in words]),
         ("add_host", "ExtraHosts", lambda words: [_host_line(word) for word in words]),
         ("device", "Devices", lambda words: [_device(word) for word in words]),
         ("mount", "Mounts", mounts),
@@ -124,6 +126,12 @@ def _host_line(word: str) -> str:
     if not name or not address:
         raise InvalidParameter(f"--add-host: invalid value {word!r} (write NAME:ADDRESS)")
     return f"{name}:{address.removeprefix('[').removesuffix(']')}"
+
+
+def _capability(word: str) -> str:
+    """Return a capability's whole name: CAP_CHOWN for chown."""
+    name = word.strip().upper()
+    return name if name == "ALL" or name.startswith("CAP_") else f"CAP_{name}"
 
 
 def _device(word: str) -> dict[str, str]:

@@ -7,6 +7,7 @@ from logd.cli import (
     container_commands,
     dial_stdio,
     exec_command,
+    file_commands,
     image_commands,
     image_verbs,
     prune_commands,
@@ -54,6 +55,9 @@ for _group, _name, _command in (
 for _command in (
     attach_command.attach,
     exec_command.exec_,
+    file_commands.commit,
+    file_commands.diff,
+    file_commands.export,
     container_commands.kill,
     container_commands.pause,
     container_commands.port,

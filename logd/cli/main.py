@@ -13,6 +13,7 @@ from logd.cli import (
     driver_commands,
     events_command,
     exec_command,
+    file_commands,
     groups,
     image_commands,
     image_verbs,
@@ -111,6 +112,9 @@ for _command in (
     container_commands.port,
     container_commands.rm,
     inspect_command.inspect,
+    file_commands.diff,
+    file_commands.export,
+    file_commands.commit,
     top.top,
     stats_command.stats,
     image_commands.images,
@@ -161,7 +165,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
 def complain(problem: object) -> None:
     """Say on stderr what is wrong."""
     sys.stdout.flush()
-    write_all(STDERR_FD, f"logd: {visible(str(problem))}\n".encode())
+    text = "\n".join(map(visible, str(problem).splitlines()))
+    write_all(STDERR_FD, f"logd: {text}\n".encode())
 
 
 if __name__ == "__main__":

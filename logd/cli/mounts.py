@@ -69,6 +69,8 @@ def _mount(word: str) -> dict[str, Any]:
             raise InvalidParameter(f"--mount: unknown field {name!r} in {word!r}")
     if "Target" not in found:
         raise InvalidParameter(f"--mount: target is required in {word!r} (write type=volume,source=data,target=/data)")
+    if "VolumeOptions" in found:
+        found["VolumeOptions"].setdefault("DriverConfig", {})  # docker's client sends it, and `inspect` shows it
     return found
 
 
