@@ -32,12 +32,14 @@ TITLES: Final = {
 
 
 def confirm(what: Sequence[str]) -> None:
-    """Ask whether it may go. Raises Abort unless the answer is yes."""
+    """Ask whether it may go; end with exit status 1 unless the answer is yes (docker's; no answer is no)."""
     if len(what) == 1:
         sys.stdout.write(f"WARNING! This will remove {what[0]}.\n")
     else:
         sys.stdout.write("WARNING! This will remove:\n" + "".join(f"  - {one}\n" for one in what) + "\n")
-    if not click.confirm("Are you sure you want to continue?", default=False):
+    sys.stdout.write("Are you sure you want to continue? [y/N] ")
+    sys.stdout.flush()
+    if sys.stdin.readline().strip().lower() not in {"y", "yes"}:
         raise SystemExit(1)
 
 

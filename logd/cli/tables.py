@@ -90,10 +90,11 @@ def shorten(text: str, length: int) -> str:
 
 def _print_rich(titles: Sequence[str], cells: Sequence[Sequence[str]], state_column: int | None) -> None:
     from rich.console import Console  # noqa: PLC0415  # 60 ms that only a terminal pays
-    from rich.table import Table  # noqa: PLC0415
+    from rich.table import Column, Table  # noqa: PLC0415
     from rich.text import Text  # noqa: PLC0415
 
-    table = Table(*titles, box=None, pad_edge=False, padding=(0, 3, 0, 0), header_style="bold")
+    columns = [Column(title, min_width=MIN_WIDTH - GAP) for title in titles]
+    table = Table(*columns, box=None, pad_edge=False, padding=(0, GAP, 0, 0), header_style="bold")
     for row in cells:
         texts = [Text(cell) for cell in row]
         if state_column is not None:

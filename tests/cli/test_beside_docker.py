@@ -2,6 +2,7 @@
 
 import json
 import os
+import subprocess
 import tarfile
 import time
 from collections.abc import Iterator
@@ -174,6 +175,7 @@ def test_prune_asks_first_and_takes_what_nobody_needs(world: Any) -> None:
     chosen = ["--filter", "label=old"]
     refused = world.logd("container", "prune", *chosen, check=False, input="n\n")
     assert (refused.returncode, "all stopped containers" in refused.stdout) == (1, True)
+    assert world.logd("container", "prune", *chosen, check=False, stdin=subprocess.DEVNULL).returncode == 1
     assert logd(world, "ps", "-aq", *chosen) != ""
     pruned = world.logd("container", "prune", *chosen, input="y\n")
     assert "Deleted Containers:" in pruned.stdout

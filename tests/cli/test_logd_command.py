@@ -74,6 +74,31 @@ def test_a_table_on_a_terminal_is_not_fooled_by_what_it_shows(peer: Peer, logd: 
     assert b"\x1b[32mUp 5 minutes" in text
 
 
+def test_a_template_on_a_terminal_is_not_fooled_either(peer: Peer, logd: Logd) -> None:
+    peer.routes["GET /containers/json"] = lambda _: (200, [{**LISTED, "Image": "x\x1b[2J\x9b"}])
+    master, slave = os.openpty()
+    done = logd(
+        "ps", "--format", "<{{.Image}}>\\t{{json .Image}}\\n.", capture_output=False, stdout=slave, stderr=slave
+    )
+    os.write(slave, b"\x04")
+    text = b""
+    while not text.endswith(b"\x04"):
+        text += os.read(master, 65536)
+    os.close(master)
+    os.close(slave)
+    assert done.returncode == 0
+    assert text == b'<x^[[2J<U+009B>>\t"x\\u001b[2J<U+009B>"\r\n.\r\n\x04'
+
+
+def test_a_template_that_does_not_suit_is_usage(peer: Peer, logd: Logd) -> None:
+    peer.routes["GET /containers/json"] = lambda _: (200, [LISTED])
+    for template, problem in (("{{.Nix}}", "can't evaluate field Nix (known: "), ("{{", "unclosed action")):
+        done = logd("ps", "--format", template)
+        assert (done.returncode, done.stdout) == (125, "")
+        assert done.stderr.startswith("logd: --format: template: :1:")
+        assert problem in done.stderr
+
+
 def test_a_filter_without_a_value_is_usage(logd: Logd) -> None:
     done = logd("ps", "--filter", "exited")
     assert (done.returncode, done.stdout) == (125, "")
