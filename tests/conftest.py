@@ -2,7 +2,6 @@
 
 import contextlib
 import hashlib
-import itertools
 import json
 import os
 import shutil
@@ -17,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from pools import POOLS, WIDE_POOLS
 
 from logd.network.nft import table_name
 
@@ -26,13 +26,6 @@ STOP_TIMEOUT_S = 20.0
 ID_LENGTH = 64  # a shorter name could be part of another process's cgroup
 DOCKER = shutil.which("docker")
 SETTINGS = {"metrics-addr": "", "logd": {"log": {"to": "stderr"}}}
-POOLS = ({"base": f"10.213.{(os.getpid() * 7 + number) % 256}.0/24", "size": 27} for number in itertools.count())
-"""A part of the network that no host of a test is in, another one for each daemon."""
-WIDE_POOLS = (
-    {"base": f"198.{18 + number % 2}.{number // 2 % 16 * 16}.0/20", "size": 22}
-    for number in itertools.count(os.getpid())
-)
-"""The same (RFC 2544's network for tests), for the default bridge: 1021 containers."""
 
 
 class Daemon:

@@ -180,7 +180,9 @@ async def test_a_start_that_fails_is_counted_too_and_leaves_no_descriptor(home):
 
 async def test_a_container_counts_while_it_runs_and_is_gone_from_the_samples_after(home):
     async with home.engine() as driver:
-        container = await driver.create("sh", "-c", "while :; do :; done", host=HostConfig(memory=64 << 20))
+        container = await driver.create(
+            "sh", "-c", "while :; do :; done", host=HostConfig(memory=64 << 20, network_mode="none")
+        )
         await driver.engine.start(container.id)
         async with asyncio.timeout(20):
             while driver.engine.use(container)[1].cpu_ns < 100_000_000:

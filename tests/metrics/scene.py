@@ -93,15 +93,16 @@ class Scene:
         port = _free_port()
         page = "echo '# TYPE shop_orders_total counter'; echo shop_orders_total 42"
         asking = ("-l", "prometheus.io/scrape=true", "-l", f"prometheus.io/port={port}")
-        self._run("web", f"mkdir /www; ({page}) > /www/metrics; httpd -f -p {port} -h /www", "--network=host", *asking)
+        self._run("web", f"mkdir /www; ({page}) > /www/metrics; httpd -f -p {port} -h /www", *asking, network="host")
         self.prometheus = self._prometheus(self._folder)
         self._run_loads()
         self.prometheus.wait_until_ready()
         self._settle()
 
-    def _run(self, name: str, script: str, *flags: str) -> None:
-        project = ("-l", "com.docker.compose.project=shop")
-        self.daemon.docker("run", "-d", "--name", name, *project, *flags, "busybox", "sh", "-c", script)
+    def _run(self, name: str, script: str, *flags: str, network: str = "none") -> None:
+        """Start a container; only the two that are joined later have a link that carries something."""
+        settings = ("-l", "com.docker.compose.project=shop", "--network", network)
+        self.daemon.docker("run", "-d", "--name", name, *settings, *flags, "busybox", "sh", "-c", script)
 
     def _run_loads(self) -> None:
         group = ("-l", "org.label-schema.group=monitoring")

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TypeVar
 
-from conftest import POOLS
+from pools import POOLS
 from pyroute2 import IPRoute
 
 from logd.network import namespaces

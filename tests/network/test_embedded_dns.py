@@ -9,9 +9,9 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
-from conftest import Daemon
 from namespaced import soon
 
 from logd.network import dns_wire, namespaces
@@ -21,7 +21,7 @@ SERVER = ("127.0.0.11", 53)
 
 
 @pytest.fixture(scope="module")
-def daemon(make_module_daemon: Callable[..., Daemon], busybox_tar: bytes) -> Daemon:
+def daemon(make_module_daemon: Callable[..., Any], busybox_tar: bytes) -> Any:
     made = make_module_daemon().start()
     made.docker("import", "--change", 'CMD ["sh"]', "-", "busybox:latest", stdin=busybox_tar, text=False)
     for name, options in (("front", ()), ("back", ("--internal",))):
@@ -37,17 +37,17 @@ def daemon(make_module_daemon: Callable[..., Daemon], busybox_tar: bytes) -> Dae
     return made
 
 
-def sandbox(daemon: Daemon, name: str) -> Path:
+def sandbox(daemon: Any, name: str) -> Path:
     (shown,) = json.loads(daemon.docker("inspect", name).stdout)
     return Path(shown["NetworkSettings"]["SandboxKey"])
 
 
-def address(daemon: Daemon, name: str, network: str) -> str:
+def address(daemon: Any, name: str, network: str) -> str:
     (shown,) = json.loads(daemon.docker("inspect", name).stdout)
     return str(shown["NetworkSettings"]["Networks"][network]["IPAddress"])
 
 
-def look_up(daemon: Daemon, name: str, what: str) -> str:
+def look_up(daemon: Any, name: str, what: str) -> str:
     """Return what nslookup says in a container's namespace."""
     command = ["nsenter", f"--net={sandbox(daemon, name)}", "busybox", "nslookup", what, SERVER[0]]
     return subprocess.run(command, capture_output=True, text=True, check=False, timeout=60).stdout
@@ -67,11 +67,11 @@ def ask(message: bytes, timeout_s: float = 10.0) -> bytes:
         return client.recv(4096)
 
 
-def ask_in(daemon: Daemon, name: str, message: bytes) -> bytes:
+def ask_in(daemon: Any, name: str, message: bytes) -> bytes:
     return namespaces.inside(sandbox(daemon, name), lambda: ask(message))
 
 
-def test_containers_of_a_network_find_each_other_by_every_name(daemon: Daemon) -> None:
+def test_containers_of_a_network_find_each_other_by_every_name(daemon: Any) -> None:
     second = address(daemon, "web2", "front")
     short = daemon.docker("inspect", "--format", "{{.Id}}", "web2").stdout[:12]
     for name in ("web2", "WEB2", "second", short, "web2.front"):
@@ -82,7 +82,7 @@ def test_containers_of_a_network_find_each_other_by_every_name(daemon: Daemon) -
     assert "name = web2.front" in look_up(daemon, "web1", second)
 
 
-def test_the_programs_in_a_container_use_it_by_resolv_conf(daemon: Daemon) -> None:
+def test_the_programs_in_a_container_use_it_by_resolv_conf(daemon: Any) -> None:
     shown = daemon.docker("run", "--rm", "--network", "front", "busybox", "cat", "/etc/resolv.conf").stdout
     assert "nameserver 127.0.0.11\n" in shown
     assert "ndots:0" in shown
@@ -90,25 +90,25 @@ def test_the_programs_in_a_container_use_it_by_resolv_conf(daemon: Daemon) -> No
     assert f"Address: {address(daemon, 'web1', 'front')}" in found
 
 
-def test_names_of_other_networks_are_not_known_and_an_internal_one_asks_nobody(daemon: Daemon) -> None:
+def test_names_of_other_networks_are_not_known_and_an_internal_one_asks_nobody(daemon: Any) -> None:
     answer = ask_in(daemon, "client", question("web1"))
     assert dns_wire.code_of(answer) == dns_wire.SERVER_FAILURE
     assert f"Address: {address(daemon, 'db', 'back')}" in look_up(daemon, "client", "db")
 
 
-def test_a_container_without_a_network_of_its_own_has_no_name_server(daemon: Daemon) -> None:
+def test_a_container_without_a_network_of_its_own_has_no_name_server(daemon: Any) -> None:
     with pytest.raises(OSError, match=r"refused|timed out"):
         namespaces.inside(sandbox(daemon, "plain"), lambda: ask(question("web1"), 1.0))
 
 
-def test_a_known_name_without_such_a_record_is_answered_with_nothing(daemon: Daemon) -> None:
+def test_a_known_name_without_such_a_record_is_answered_with_nothing(daemon: Any) -> None:
     for kind in (dns_wire.AAAA, 15, 16, 65):
         answer = ask_in(daemon, "web1", question("web2", kind))
         assert dns_wire.code_of(answer) == dns_wire.NO_ERROR
         assert dns_wire.HEADER.unpack_from(answer)[3] == 0
 
 
-def test_tcp_is_served_too_several_questions_a_connection(daemon: Daemon) -> None:
+def test_tcp_is_served_too_several_questions_a_connection(daemon: Any) -> None:
     def exchange() -> bytes:
         with socket.create_connection(SERVER, 10) as connection:
             message = question("web2")
@@ -124,7 +124,7 @@ def test_tcp_is_served_too_several_questions_a_connection(daemon: Daemon) -> Non
     assert received.count(socket.inet_aton(address(daemon, "web2", "front"))) == 2
 
 
-def test_malformed_packets_are_refused_and_harm_nobody(daemon: Daemon) -> None:
+def test_malformed_packets_are_refused_and_harm_nobody(daemon: Any) -> None:
     def send() -> bytes:
         with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as client:
             client.connect(SERVER)
@@ -190,7 +190,7 @@ class Upstream:
 
 
 @pytest.fixture
-def asking(daemon: Daemon) -> Iterator[tuple[Path, Upstream]]:
+def asking(daemon: Any) -> Iterator[tuple[Path, Upstream]]:
     """A container that was given a name server of its own, which is in its namespace."""
     options = ("--network", "front", "--dns", "127.0.0.53")
     daemon.docker("run", "-d", "--name", "asking", *options, "busybox", "sleep", "10000")
@@ -202,7 +202,7 @@ def asking(daemon: Daemon) -> Iterator[tuple[Path, Upstream]]:
 
 
 def test_other_names_are_asked_of_the_servers_that_the_container_was_given(
-    asking: tuple[Path, Upstream], daemon: Daemon
+    asking: tuple[Path, Upstream], daemon: Any
 ) -> None:
     place, upstream = asking
     cut = namespaces.inside(place, lambda: ask(question("example.org")))
@@ -221,7 +221,7 @@ def test_other_names_are_asked_of_the_servers_that_the_container_was_given(
     assert socket.inet_aton(address(daemon, "web1", "front")) in known
 
 
-def test_names_follow_what_is_connected_renamed_and_ended(daemon: Daemon) -> None:
+def test_names_follow_what_is_connected_renamed_and_ended(daemon: Any) -> None:
     daemon.docker("run", "-d", "--name", "guest", "busybox", "sleep", "10000")
     try:
         daemon.docker("network", "connect", "--alias", "visitor", "front", "guest")
@@ -236,7 +236,7 @@ def test_names_follow_what_is_connected_renamed_and_ended(daemon: Daemon) -> Non
         daemon.docker("rm", "-f", "guest", "friend", check=False)
 
 
-def test_names_are_back_with_the_next_daemon(daemon: Daemon) -> None:
+def test_names_are_back_with_the_next_daemon(daemon: Any) -> None:
     place = sandbox(daemon, "web1")
     known = socket.inet_aton(address(daemon, "web2", "front"))
     daemon.kill()
@@ -246,7 +246,7 @@ def test_names_are_back_with_the_next_daemon(daemon: Daemon) -> None:
     assert known in soon(lambda: namespaces.inside(place, lambda: ask(question("web2"))), "no answer")
 
 
-def test_a_container_may_have_a_name_server_of_its_own_at_all_addresses(daemon: Daemon) -> None:
+def test_a_container_may_have_a_name_server_of_its_own_at_all_addresses(daemon: Any) -> None:
     def listen() -> None:
         with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as udp, socket.create_server(("0.0.0.0", 53)):
             udp.bind(("0.0.0.0", 53))
@@ -255,7 +255,7 @@ def test_a_container_may_have_a_name_server_of_its_own_at_all_addresses(daemon: 
     namespaces.inside(sandbox(daemon, "web1"), listen)
 
 
-def test_a_container_that_floods_gets_so_many_answers_a_second_and_others_all_of_theirs(daemon: Daemon) -> None:
+def test_a_container_that_floods_gets_so_many_answers_a_second_and_others_all_of_theirs(daemon: Any) -> None:
     stop, answered, began = threading.Event(), [0], time.monotonic()
 
     def flood() -> None:

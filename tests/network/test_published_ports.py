@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import Daemon
 from namespaced import HOST_ADDRESS, Stranger, fetch, fetch_soon, soon, stranger_in, unreachable
 
 from logd.network import namespaces
@@ -21,7 +20,7 @@ SERVE = "cd /tmp; echo $HOSTNAME > index.html; exec httpd -f -p {port}"
 
 
 @pytest.fixture(scope="module")
-def daemon(make_module_daemon: Callable[..., Daemon], busybox_tar: bytes) -> Daemon:
+def daemon(make_module_daemon: Callable[..., Any], busybox_tar: bytes) -> Any:
     made = make_module_daemon().start()
     made.docker("import", "--change", 'CMD ["sh"]', "-", "busybox:latest", stdin=busybox_tar, text=False)
     return made
@@ -34,7 +33,7 @@ def stranger(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stranger]:
 
 
 @pytest.fixture
-def serve(daemon: Daemon) -> Iterator[Callable[..., str]]:
+def serve(daemon: Any) -> Iterator[Callable[..., str]]:
     """Return what starts a container that serves its name; all are removed afterwards."""
     names: list[str] = []
 
@@ -50,7 +49,7 @@ def serve(daemon: Daemon) -> Iterator[Callable[..., str]]:
 
 
 @pytest.fixture
-def network(daemon: Daemon) -> Iterator[Callable[..., str]]:
+def network(daemon: Any) -> Iterator[Callable[..., str]]:
     """Return what makes a network; all are removed afterwards, after the containers."""
     names: list[str] = []
 
@@ -70,25 +69,25 @@ def free_port() -> int:
         return int(probe.getsockname()[1])
 
 
-def inspect(daemon: Daemon, name: str) -> dict[str, Any]:
+def inspect(daemon: Any, name: str) -> dict[str, Any]:
     (shown,) = json.loads(daemon.docker("inspect", name).stdout)
     return dict(shown)
 
 
-def sandbox(daemon: Daemon, name: str) -> Path:
+def sandbox(daemon: Any, name: str) -> Path:
     return Path(inspect(daemon, name)["NetworkSettings"]["SandboxKey"])
 
 
-def address_of(daemon: Daemon, name: str, network: str = "bridge") -> str:
+def address_of(daemon: Any, name: str, network: str = "bridge") -> str:
     return str(inspect(daemon, name)["NetworkSettings"]["Networks"][network]["IPAddress"])
 
 
-def ask_from(daemon: Daemon, name: str, address: str) -> str:
+def ask_from(daemon: Any, name: str, address: str) -> str:
     """Return what a container gets from an HTTP server."""
     return namespaces.inside(sandbox(daemon, name), lambda: fetch(address, 20.0)).strip()
 
 
-def is_kept_from(daemon: Daemon, name: str, address: str) -> bool:
+def is_kept_from(daemon: Any, name: str, address: str) -> bool:
     """Tell whether a container gets no answer for a second."""
     return namespaces.inside(sandbox(daemon, name), lambda: unreachable(address))
 
@@ -100,7 +99,7 @@ def rules(table: str = "") -> str:
 
 
 def test_a_published_port_is_reached_from_everywhere(
-    daemon: Daemon, stranger: Stranger, serve: Callable[..., str]
+    daemon: Any, stranger: Stranger, serve: Callable[..., str]
 ) -> None:
     port = free_port()
     serve("web", "-p", f"{port}:80")
@@ -115,7 +114,7 @@ def test_a_published_port_is_reached_from_everywhere(
 
 
 def test_what_is_not_published_is_reached_by_the_host_and_neighbours_only(
-    daemon: Daemon, stranger: Stranger, serve: Callable[..., str]
+    daemon: Any, stranger: Stranger, serve: Callable[..., str]
 ) -> None:
     serve("quiet", "--expose", "80")
     serve("next")
@@ -136,7 +135,7 @@ def test_a_port_at_the_loopback_is_the_hosts_only(stranger: Stranger, serve: Cal
 
 
 def test_random_ports_stay_over_a_daemon_that_is_killed_and_are_served_meanwhile(
-    daemon: Daemon, serve: Callable[..., str]
+    daemon: Any, serve: Callable[..., str]
 ) -> None:
     serve("lasting", "-P", "--expose", "80", "--expose", "9/udp")
     ports = inspect(daemon, "lasting")["NetworkSettings"]["Ports"]
@@ -155,7 +154,7 @@ def test_random_ports_stay_over_a_daemon_that_is_killed_and_are_served_meanwhile
     assert fetch_soon(f"127.0.0.1:{changed}") == "lasting\n"
 
 
-def test_a_port_that_is_taken_is_refused_in_dockers_words(daemon: Daemon, serve: Callable[..., str]) -> None:
+def test_a_port_that_is_taken_is_refused_in_dockers_words(daemon: Any, serve: Callable[..., str]) -> None:
     port = free_port()
     serve("first", "-p", f"{port}:80")
     refused = daemon.docker("run", "--name", "second", "-p", f"{port}:80", "busybox", "true", check=False)
@@ -178,7 +177,7 @@ def test_a_port_that_is_taken_is_refused_in_dockers_words(daemon: Daemon, serve:
         daemon.docker("rm", "-f", "second")
 
 
-def test_what_can_not_be_published_is_refused_with_the_reason(daemon: Daemon) -> None:
+def test_what_can_not_be_published_is_refused_with_the_reason(daemon: Any) -> None:
     for options, words in (
         (("-p", "80/sctp"), "sctp is not supported"),
         (("-p", "[fd00::1]:81:80"), "the container has no IPv6 address"),
@@ -187,7 +186,7 @@ def test_what_can_not_be_published_is_refused_with_the_reason(daemon: Daemon) ->
         assert words in refused.stderr
 
 
-def test_ranges_and_udp(daemon: Daemon, serve: Callable[..., str]) -> None:
+def test_ranges_and_udp(daemon: Any, serve: Callable[..., str]) -> None:
     port = free_port()
     serve("ranged", "-p", f"{port}-{min(port + 20, 65535)}:80")
     serve("ranged2", "-p", f"{port}-{min(port + 20, 65535)}:80")
@@ -209,7 +208,7 @@ def test_ranges_and_udp(daemon: Daemon, serve: Callable[..., str]) -> None:
         daemon.docker("rm", "-f", "echo")
 
 
-def test_datagrams_of_a_client_that_goes_on_reach_the_next_container(daemon: Daemon) -> None:
+def test_datagrams_of_a_client_that_goes_on_reach_the_next_container(daemon: Any) -> None:
     def exchange(name: str, client: socket.socket) -> bytes:
         with namespaces.inside(sandbox(daemon, name), bound_datagrams) as server:
             server.settimeout(20)
@@ -241,7 +240,7 @@ def bound_datagrams(port: int = 7) -> socket.socket:
 
 
 def test_networks_do_not_reach_each_other_and_an_internal_one_has_no_way_out(
-    daemon: Daemon, stranger: Stranger, network: Callable[..., str], serve: Callable[..., str]
+    daemon: Any, stranger: Stranger, network: Callable[..., str], serve: Callable[..., str]
 ) -> None:
     outside = free_port()
     server = subprocess.Popen(
@@ -280,7 +279,7 @@ def connect(address: str, timeout_s: float = 20.0) -> None:
 
 
 def test_without_icc_neighbours_do_not_reach_each_other(
-    daemon: Daemon, network: Callable[..., str], serve: Callable[..., str]
+    daemon: Any, network: Callable[..., str], serve: Callable[..., str]
 ) -> None:
     network("shut", "-o", "com.docker.network.bridge.enable_icc=false")
     serve("one", "--network", "shut")
@@ -293,7 +292,7 @@ def test_without_icc_neighbours_do_not_reach_each_other(
     assert ask_from(daemon, "one", f"{HOST_ADDRESS}:{published}") == "two"
 
 
-def test_the_rules_go_with_the_last_container_whoever_sees_its_end_and_those_of_others_stay(daemon: Daemon) -> None:
+def test_the_rules_go_with_the_last_container_whoever_sees_its_end_and_those_of_others_stay(daemon: Any) -> None:
     table = table_name(daemon.exec_root)
     others = f"lt_{Path(daemon.folder).name.replace('-', '_')}"
     subprocess.run(["nft", f"table inet {others} {{ chain c {{ tcp dport 1 drop; }}; }}"], check=True)
