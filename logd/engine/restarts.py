@@ -92,6 +92,8 @@ class Restarts:
         self._timers: dict[str, asyncio.TimerHandle] = {}
         self._starting: set[str] = set()
         self._places = asyncio.Semaphore(PLACES)
+        self._held = True
+        """Until all is found again: what is cleared away before that could be a part of a new start."""
 
     def decide(self, container: Container) -> None:
         """Enter the state "restarting" if that is due after the exit that was just recorded; `begin` waits for it."""
@@ -106,7 +108,7 @@ class Restarts:
     def begin(self, container: Container) -> None:
         """Wait, and start a container that is "restarting"."""
         state = container.state
-        if not state.restarting or self._world.closing:
+        if not state.restarting or self._world.closing or self._held:
             return
         wait_ns = rest_ns(state.restart_wait_ns, state.finished_ns, time.time_ns())
         self.forget(container)
@@ -117,6 +119,7 @@ class Restarts:
 
         Nobody waits for them: meanwhile they show as "restarting".
         """
+        self._held = False
         for container in containers:
             state = container.state
             if state.restarting:
