@@ -50,7 +50,7 @@ packages:
 # What the tests need besides: the other init, certificates, a file system in a file, destinations of logs, and who
 # scrapes metrics.
 packages-dev:
-	@sh scripts/packages.sh catatonit openssl e2fsprogs rsyslog rsyslog-gnutls systemd nodejs npm prometheus
+	@sh scripts/packages.sh catatonit crun iproute2 openssl e2fsprogs rsyslog rsyslog-gnutls systemd nodejs npm prometheus
 
 $(BIN)/python:
 	$(PYTHON) -m venv .venv

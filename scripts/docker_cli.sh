@@ -1,22 +1,32 @@
 #!/bin/sh
-# Put the docker command line, which the tests drive the daemon with, into the folder $1 unless there is one.
+# Put the docker command line, which the tests drive the daemon with, into the folder $1 unless there is a recent one.
 #
-# From Debian's package docker.io, unpacked and not installed: that would start dockerd.
+# From Debian's package, unpacked and not installed; of Debian 13 where this one's is older than version 26, whose options
+# the tests use.
 set -eu
 
-command -v docker >/dev/null && exit 0
-[ -x "$1/docker" ] && exit 0
-echo "no docker command line: taking it from Debian's docker.io (it is not installed)"
+oldest=26
+is_recent() {
+    major=$("$1" --version 2>/dev/null | sed -n 's/^Docker version \([0-9]*\).*/\1/p')
+    [ "${major:-0}" -ge "$oldest" ]
+}
+
+is_recent docker && exit 0
+is_recent "$1/docker" && exit 0
+echo "no recent docker command line: taking it from Debian's docker-cli (it is not installed)"
 scratch=$(mktemp -d)
 trap 'rm -rf "$scratch"' EXIT
 cd "$scratch"
-if [ "$(id -u)" -eq 0 ]; then
-    apt-get update -qq
-    chown _apt "$scratch"
-fi
-if ! apt-get download -qq docker-cli 2>/dev/null; then # newer Debian has the client by itself
-    apt-get download -qq docker.io
-fi
-dpkg-deb -x ./*.deb unpacked
-mkdir -p "$1"
-cp unpacked/usr/bin/docker "$1/docker"
+mirror=$(sed -n 's/^URIs: *\([^ ]*\).*/\1/p; s/^deb \(\[[^]]*\] \)\{0,1\}\([^ ]*\) .*/\2/p' \
+    /etc/apt/sources.list /etc/apt/sources.list.d/* 2>/dev/null | grep -v security | head -n 1)
+echo "deb ${mirror:-http://deb.debian.org/debian} trixie main" >sources.list
+mkdir -p lists/partial
+set -- "$1" -o Dir::Etc::sourcelist="$scratch/sources.list" -o Dir::Etc::sourceparts=- \
+    -o Dir::State::lists="$scratch/lists" -o Dir::Cache::pkgcache= -o Dir::Cache::srcpkgcache= -o APT::Sandbox::User=root
+target=$1
+shift
+apt-get -qq "$@" update
+apt-get -qq "$@" download docker-cli
+dpkg-deb -x ./docker-cli_*.deb unpacked
+mkdir -p "$target"
+cp unpacked/usr/bin/docker "$target/docker"

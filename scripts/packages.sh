@@ -16,7 +16,7 @@ for package in $packages; do
     # A Python of one's own, or a program from elsewhere, is as good.
     python3*) command -v "${PYTHON:-python3}" >/dev/null && "${PYTHON:-python3}" -c 'import sys, venv, ensurepip, sysconfig, os
 sys.exit(sys.version_info < (3, 11) or not os.path.exists(sysconfig.get_path("include") + "/Python.h"))' 2>/dev/null && continue ;;
-    runc | gcc | tini | catatonit | npm) command -v "$package" >/dev/null || [ -x "/usr/sbin/$package" ] && continue ;;
+    runc | crun | gcc | tini | catatonit | npm) command -v "$package" >/dev/null || [ -x "/usr/sbin/$package" ] && continue ;;
     busybox-static) command -v busybox >/dev/null && ! busybox | grep -q 'dynamic' && [ -z "$(ldd "$(command -v busybox)" 2>/dev/null | grep '=>')" ] && continue ;;
     esac
     dpkg-query -W -f '${Status}' "$package" 2>/dev/null | grep -q '^install ok installed$' || missing="$missing $package"

@@ -88,7 +88,7 @@ class Home:
 
     def __init__(self, data_root: Path, exec_root: Path | None = None) -> None:
         exec_root = exec_root or Path(f"/run/lt-{secrets.token_hex(4)}")
-        pool = Pool(ip_network(f"10.213.{os.getpid() % 256}.0/24"), 24)
+        pool = Pool(ip_network(f"10.214.{os.getpid() % 256}.0/24"), 24)
         self.config = DaemonConfig(
             data_root=data_root, exec_root=exec_root, default_stop_timeout=2, default_address_pools=(pool,)
         )
