@@ -12,6 +12,7 @@ import errno
 import os
 import stat
 import tarfile
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from typing import Final, cast
 
@@ -43,7 +44,7 @@ def clean_name(name: str, what: str) -> str:
     return "/".join(parts)
 
 
-class TreeBuilder:
+class TreeBuilder(ABC):
     """Builds the tree below `root`; `inside` is how openat2(2) has to look up a directory in it, `kind` its name."""
 
     inside: int
@@ -164,7 +165,7 @@ class TreeBuilder:
         finally:
             os.close(fd)
 
-    def _directory_made(self, fd: int, before: os.stat_result | None) -> None:
+    def _directory_made(self, fd: int, before: os.stat_result | None) -> None:  # noqa: B027 - mostly nothing
         """Do what else has to be done with a directory that took the place of `before`."""
 
     def _replace(self, parent: int, base: str, name: str) -> None:
@@ -179,8 +180,9 @@ class TreeBuilder:
         if self._parent[0] == name or self._parent[0].startswith(f"{name}/"):
             self._forget_parent()
 
+    @abstractmethod
     def _remove_tree(self, parent: int, base: str) -> None:
-        raise NotImplementedError
+        """Remove the directory `base`, which something else replaces, with all that is in it."""
 
     def _open_parent(self, folder: str) -> int:
         """Return a descriptor of the directory `folder`, made if need be, good until the next call."""

@@ -26,6 +26,7 @@ from contextlib import suppress
 from typing import Any, Final
 
 from logd.runtime import command
+from logd.runtime.children import wakeup_pipe
 from logd.runtime.exec_protocol import (
     PID_FILE,
     PROCESS_FILE,
@@ -186,11 +187,7 @@ class ExecShim:
     # -- the end -------------------------------------------------------------------------------------------------
 
     def _watch_children(self) -> int:
-        reading, writing = os.pipe()
-        for end in (reading, writing):
-            os.set_blocking(end, False)
-        signal.signal(signal.SIGCHLD, lambda _number, _frame: None)
-        signal.set_wakeup_fd(writing, warn_on_full_buffer=False)
+        reading = wakeup_pipe()
         self._watch(reading, self._reap)
         return reading
 

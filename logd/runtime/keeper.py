@@ -18,6 +18,7 @@ from contextlib import suppress
 from typing import Any, Final
 
 from logd.runtime import kinship, packets, zygote
+from logd.runtime.children import wakeup_pipe
 from logd.runtime.protocol import KEEPER_SOCKET, Launch, Recovery, listen_in, receive, send
 
 LOCK_NAME: Final = "keeper.lock"
@@ -209,11 +210,7 @@ class Keeper:
             watched.let_go(list(watched.descriptors))
 
     def _watch_children(self) -> int:
-        reading, writing = os.pipe()
-        for end in (reading, writing):
-            os.set_blocking(end, False)
-        signal.signal(signal.SIGCHLD, lambda _number, _frame: None)
-        signal.set_wakeup_fd(writing, warn_on_full_buffer=False)
+        reading = wakeup_pipe()
         self._watch(reading, self._reap)
         return reading
 

@@ -22,6 +22,7 @@ LOGD = {
     "logd.logstore.writer",
     "logd.runtime.birth",
     "logd.runtime.capture",
+    "logd.runtime.children",
     "logd.runtime.command",
     "logd.runtime.control",
     "logd.runtime.errand",
