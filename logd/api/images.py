@@ -9,11 +9,11 @@ from typing import Any, Final
 
 from aiohttp import web
 
+from logd import references
 from logd.api import viewers
 from logd.api.call import Call, Route, Version, answer, done, json_line
 from logd.api.filters import parse_filters
 from logd.errors import InvalidParameter, LogdError, Unsupported
-from logd.images import references
 from logd.images.image import ContainerUse
 
 NO_NAME: Final = ("<none>:<none>", "<none>@<none>")

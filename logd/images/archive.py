@@ -15,11 +15,11 @@ from typing import Any, Final, TypeVar
 
 import msgspec
 
+from logd import references
 from logd.errors import InvalidParameter
-from logd.images import references
 from logd.images.blobs import MAX_BLOB, digest_of
 from logd.images.config import Document, host_architecture, parse
-from logd.images.references import Reference
+from logd.references import Reference
 
 MAX_LINKS: Final = 8
 """Links that are followed from one file of the archive to another."""

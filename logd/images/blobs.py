@@ -11,8 +11,8 @@ import secrets
 from pathlib import Path
 from typing import Final
 
+from logd import references
 from logd.errors import LogdError
-from logd.images import references
 
 MAX_BLOB: Final = 8 << 20
 """Bytes of a config or manifest; the registries' common bound for manifests is 4 MiB."""

@@ -13,10 +13,10 @@ from typing import Final
 
 import msgspec
 
+from logd import references
 from logd.errors import LogdError
-from logd.images import references
 from logd.images.blobs import write_atomically
-from logd.images.references import Reference
+from logd.references import Reference
 
 VERSION: Final = 1
 """Of index.json."""

@@ -11,9 +11,8 @@ from typing import Any, Final
 import msgspec
 import orjson
 
-from logd import units
+from logd import references, units
 from logd.errors import InvalidParameter
-from logd.images import references
 from logd.images.blobs import chain_id_on
 from logd.spec import ContainerSpec, convert
 

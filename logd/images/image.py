@@ -11,7 +11,7 @@ import msgspec
 
 from logd import units
 from logd.images.config import Document
-from logd.images.references import Reference
+from logd.references import Reference
 from logd.spec import ContainerSpec, to_docker
 
 NO_NAME = "<none>:<none>"

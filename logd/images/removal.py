@@ -8,11 +8,11 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from logd import references
 from logd.errors import Conflict
-from logd.images import references
 from logd.images.catalog import Catalog, LayerRecord
 from logd.images.image import ContainerUse
-from logd.images.references import Reference
+from logd.references import Reference
 
 InUse = Callable[[str], Sequence[ContainerUse]]
 """The containers of an image, by its id."""

@@ -7,9 +7,8 @@ import time
 from collections.abc import Callable, Collection, Mapping
 from typing import Any, Final
 
-from logd import units
+from logd import references, units
 from logd.errors import InvalidParameter
-from logd.images import references
 from logd.images.image import Image, summary
 
 Filters = Mapping[str, Collection[str]]

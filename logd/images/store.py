@@ -19,8 +19,9 @@ from collections.abc import AsyncIterable, Awaitable, Callable, Collection, Mapp
 from pathlib import Path
 from typing import Any
 
+from logd import references
 from logd.errors import Conflict, InvalidParameter, NotFound
-from logd.images import archive, config, image, references, removal, selection, worker
+from logd.images import archive, config, image, removal, selection, worker
 from logd.images.archive import PlannedImage
 from logd.images.blobs import Blobs
 from logd.images.catalog import Catalog, ImageRecord, LayerRecord
@@ -29,8 +30,8 @@ from logd.images.config import Document
 from logd.images.image import Image
 from logd.images.layers import Ingest, Layers, Tell
 from logd.images.limits import Limits
-from logd.images.references import Reference
 from logd.images.removal import InUse
+from logd.references import Reference
 
 Progress = Callable[[dict[str, Any]], Awaitable[None]]
 

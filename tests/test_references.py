@@ -2,8 +2,8 @@
 
 import pytest
 
+from logd import references
 from logd.errors import InvalidParameter
-from logd.images import references
 
 DIGEST = "sha256:" + "a1" * 32
 
