@@ -11,30 +11,29 @@ import posixpath
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Final, TypeVar
+from typing import Final
 
 import msgspec
 
 from logd import references
 from logd.errors import InvalidParameter
 from logd.images.blobs import MAX_BLOB, digest_of
-from logd.images.config import Document, host_architecture, parse
+from logd.images.config import Document, parse
+from logd.images.manifests import (
+    INDEX_TYPES,
+    MANIFEST_TYPES,
+    Descriptor,
+    decode,
+    for_platform,
+    read_index,
+    read_manifest,
+)
 from logd.references import Reference
 
 MAX_LINKS: Final = 8
 """Links that are followed from one file of the archive to another."""
-INDEX_TYPES: Final = (
-    "application/vnd.oci.image.index.v1+json",
-    "application/vnd.docker.distribution.manifest.list.v2+json",
-)
-MANIFEST_TYPES: Final = (
-    "application/vnd.oci.image.manifest.v1+json",
-    "application/vnd.docker.distribution.manifest.v2+json",
-)
 NAME_ANNOTATIONS: Final = ("io.containerd.image.name", "org.opencontainers.image.ref.name")
 """The first is a whole reference; the second may be one, or only a tag."""
-
-S = TypeVar("S", bound=msgspec.Struct)
 
 
 class _Item(msgspec.Struct, frozen=True, rename="pascal"):
@@ -44,38 +43,6 @@ class _Item(msgspec.Struct, frozen=True, rename="pascal"):
     repo_tags: list[str] | None = None
     layers: list[str] | None = None
     parent: str | None = None
-
-
-class _Platform(msgspec.Struct, frozen=True):
-    architecture: str = ""
-    os: str = ""
-    variant: str = ""
-
-
-class _Descriptor(msgspec.Struct, frozen=True, rename="camel"):
-    digest: str
-    size: int
-    media_type: str = ""
-    platform: _Platform | None = None
-    annotations: dict[str, str] | None = None
-
-    @property
-    def is_image(self) -> bool:
-        """False for attestations and the like, which BuildKit files under the platform unknown/unknown."""
-        return self.platform is None or self.platform.os != "unknown"
-
-
-class _Index(msgspec.Struct, frozen=True, rename="camel"):
-    manifests: list[_Descriptor]
-    schema_version: int = 0
-    media_type: str = ""
-
-
-class _Manifest(msgspec.Struct, frozen=True, rename="camel"):
-    config: _Descriptor
-    layers: list[_Descriptor]
-    schema_version: int = 0
-    media_type: str = ""
 
 
 class _Layout(msgspec.Struct, frozen=True, rename="camel"):
@@ -149,7 +116,7 @@ class _Archive:
             raise InvalidParameter(f"{name!r} is damaged: its digest is {digest_of(data)}")
         return data
 
-    def blob(self, descriptor: _Descriptor) -> Path:
+    def blob(self, descriptor: Descriptor) -> Path:
         """Return the file of a blob (its digest was verified when it was read from the archive)."""
         if not descriptor.digest.startswith("sha256:") or not references.DIGEST.fullmatch(descriptor.digest):
             raise InvalidParameter(f"digest {descriptor.digest!r} is not supported (supported: sha256)")
@@ -160,16 +127,9 @@ class _Archive:
             )
         return path
 
-    def read_blob(self, descriptor: _Descriptor) -> bytes:
+    def read_blob(self, descriptor: Descriptor) -> bytes:
         self.blob(descriptor)
         return self.read(f"blobs/sha256/{descriptor.digest.removeprefix('sha256:')}")
-
-
-def _decode(data: bytes, kind: type[S], what: str) -> S:
-    try:
-        return msgspec.json.decode(data, type=kind)
-    except msgspec.DecodeError as error:
-        raise InvalidParameter(f"invalid {what}: {error}") from error
 
 
 def _read_docker(archive: _Archive) -> list[PlannedImage]:
@@ -200,15 +160,15 @@ def _tagged(text: str) -> Reference:
 
 
 def _read_layout(archive: _Archive) -> list[PlannedImage]:
-    layout = _decode(archive.read("oci-layout"), _Layout, "oci-layout") if archive.has("oci-layout") else None
+    layout = decode(archive.read("oci-layout"), _Layout, "oci-layout") if archive.has("oci-layout") else None
     if layout is None or layout.image_layout_version != "1.0.0":
         raise InvalidParameter("invalid OCI image layout: oci-layout has to say imageLayoutVersion 1.0.0")
-    groups: dict[str, list[_Descriptor]] = {}
-    for descriptor in _index(archive.read("index.json"), "index.json").manifests:
+    groups: dict[str, list[Descriptor]] = {}
+    for descriptor in read_index(archive.read("index.json"), "index.json").manifests:
         groups.setdefault(_name_of(descriptor), []).append(descriptor)
     images: dict[str, PlannedImage] = {}
     for name, descriptors in groups.items():
-        for descriptor in _for_this_host(descriptors, "index.json"):
+        for descriptor in for_platform(descriptors, "index.json"):
             image = _image(archive, descriptor, name)
             earlier = images.get(image.id)
             if earlier is not None:
@@ -219,17 +179,17 @@ def _read_layout(archive: _Archive) -> list[PlannedImage]:
     return list(images.values())
 
 
-def _name_of(descriptor: _Descriptor) -> str:
+def _name_of(descriptor: Descriptor) -> str:
     """Return the reference that a descriptor carries, "" for none: a bare word is a tag without a name."""
     annotations = descriptor.annotations or {}
     whole, short = (annotations.get(key, "") for key in NAME_ANNOTATIONS)
     return whole or (short if ":" in short or "/" in short else "")
 
 
-def _image(archive: _Archive, descriptor: _Descriptor, name: str) -> PlannedImage:
+def _image(archive: _Archive, descriptor: Descriptor, name: str) -> PlannedImage:
     data = archive.read_blob(descriptor)
     if descriptor.media_type in INDEX_TYPES:
-        chosen = _for_this_host(_index(data, descriptor.digest).manifests, descriptor.digest)
+        chosen = for_platform(read_index(data, descriptor.digest).manifests, descriptor.digest)
         if len(chosen) != 1:
             raise InvalidParameter(f"index {descriptor.digest} has {len(chosen)} images for this host")
         return _image(archive, chosen[0], name)
@@ -238,7 +198,7 @@ def _image(archive: _Archive, descriptor: _Descriptor, name: str) -> PlannedImag
             f"media type {descriptor.media_type!r} of {descriptor.digest} is not supported"
             f" (supported: {', '.join((*MANIFEST_TYPES, *INDEX_TYPES))})"
         )
-    manifest = _manifest(data, descriptor)
+    manifest = read_manifest(data, descriptor)
     content = archive.read_blob(manifest.config)
     document = parse(content)
     if len(manifest.layers) != len(document.diff_ids):
@@ -252,44 +212,3 @@ def _image(archive: _Archive, descriptor: _Descriptor, name: str) -> PlannedImag
         names = [reference.with_default_tag()._replace(digest="")] if reference.tag or not reference.digest else []
         digests = [reference._replace(tag="", digest=descriptor.digest)]
     return PlannedImage(content, document, layers, names, digests, manifest=data)
-
-
-def _for_this_host(descriptors: list[_Descriptor], what: str) -> list[_Descriptor]:
-    """Return what to load of descriptors that are one image for several platforms, or several without a platform."""
-    images = [descriptor for descriptor in descriptors if descriptor.is_image]
-    if len(images) < 2 or any(image.platform is None for image in images):
-        return images
-    wanted = host_architecture()
-    fitting = [image for image in images if image.platform and image.platform.architecture == wanted]
-    fitting = [image for image in fitting if image.platform and image.platform.os == "linux"]
-    if not fitting:
-        has = ", ".join(f"{i.platform.os}/{i.platform.architecture}" for i in images if i.platform)
-        raise InvalidParameter(f"{what} has no image for linux/{wanted} (it has: {has})")
-    return fitting
-
-
-def _index(data: bytes, what: str) -> _Index:
-    index = _decode(data, _Index, what)
-    _check_shape(data, index.schema_version, index.media_type, INDEX_TYPES, what, {"layers", "config", "fsLayers"})
-    return index
-
-
-def _manifest(data: bytes, descriptor: _Descriptor) -> _Manifest:
-    manifest = _decode(data, _Manifest, f"manifest {descriptor.digest}")
-    what = f"manifest {descriptor.digest}"
-    types = (descriptor.media_type,)
-    _check_shape(data, manifest.schema_version, manifest.media_type, types, what, {"manifests", "fsLayers"})
-    return manifest
-
-
-def _check_shape(
-    data: bytes, version: int, media_type: str, accepted: tuple[str, ...], what: str, foreign: set[str]
-) -> None:
-    """Refuse what could be read as two kinds of document: its readers would disagree on the content."""
-    document: dict[str, Any] = msgspec.json.decode(data)
-    if version != 2:
-        raise InvalidParameter(f"invalid {what}: schemaVersion {version} (accepted: 2)")
-    if media_type and media_type not in accepted:
-        raise InvalidParameter(f"invalid {what}: it says that it is {media_type!r}")
-    if ambiguous := foreign & document.keys():
-        raise InvalidParameter(f"invalid {what}: it has {', '.join(sorted(ambiguous))}, which is of another kind")
