@@ -5,6 +5,8 @@ PYTHON ?= python3
 BIN := .venv/bin
 export PATH := $(CURDIR)/.make/bin:$(PATH):/usr/sbin:/sbin
 export PYTHON
+# The tests start thousands of Pythons; each would compile all of logd anew.
+unexport PYTHONDONTWRITEBYTECODE
 
 .PHONY: help run test soak setup setup-dev stop clean bench bench-forwarding bench-scrape format packages packages-dev
 
