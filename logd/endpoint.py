@@ -27,8 +27,14 @@ class Endpoint(msgspec.Struct, kw_only=True, frozen=True):
     dns_names: tuple[str, ...] = ()
     """All that it is found by in this network: name, aliases, short id, host name. Empty on the default bridge."""
     links: tuple[str, ...] = ()
-    """Always empty: --link is refused."""
+    """As `NAME:ALIAS` or `NAME`: what this container calls others in this network (--link)."""
     interface: str = ""
     """Its name in the container (eth0)."""
     host_interface: str = ""
     """The name of the pair's other end, which is in the bridge."""
+
+
+def split_link(link: str) -> tuple[str, str]:
+    """Return the name and the alias of a link; one without an alias has the name itself as such."""
+    name, _, alias = link.partition(":")
+    return name, alias or name

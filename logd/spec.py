@@ -355,6 +355,11 @@ class EndpointSettings(DockerStruct, frozen=True):
     gw_priority: int = 0
 
 
+def is_user_defined(network_mode: str) -> bool:
+    """Tell whether a network mode names a network that somebody made, as Docker's IsUserDefined does."""
+    return network_mode not in {"", "default", "bridge", "host", "none"} and not network_mode.startswith("container:")
+
+
 def decode_create(body: bytes) -> tuple[ContainerSpec, HostConfig, dict[str, Any]]:
     """Read the body of a create request: what runs, how, and the NetworkingConfig as it came.
 

@@ -131,6 +131,7 @@ class Connections:
             gateway=gateway4,
             gateway6=gateway6,
             aliases=tuple(settings.aliases),
+            links=tuple(settings.links),
             dns_names=() if network.is_default else tuple(dict.fromkeys(one for one in names if one)),
             interface=_free_interface(container.endpoints),
             host_interface=f"{VETH_PREFIX}{endpoint_id[:12]}",

@@ -12,6 +12,7 @@ from typing import Any, Final
 
 import msgspec
 
+from logd.endpoint import split_link
 from logd.engine.names import Registry
 from logd.engine.networks import Networks
 from logd.errors import InvalidParameter, LogdError, Unsupported
@@ -60,14 +61,20 @@ def settle_networks(
 
 def check_endpoint(name: str, network: Network | None, settings: EndpointSettings) -> None:
     """Check the settings of one endpoint; raises InvalidParameter or Unsupported, in Docker's words."""
-    if settings.links:
-        raise Unsupported("--link is not supported: it is a legacy feature of Docker")
+    if settings.links and name == "bridge":
+        raise Unsupported(
+            "--link is supported on user-defined networks only: elsewhere it is a legacy feature of Docker"
+        )
     if settings.driver_opts:
         raise Unsupported(f"--driver-opt {next(iter(settings.driver_opts))} is not supported")
     asked = settings.ipam_config or EndpointIPAMConfig()
     if asked.link_local_ips:
         raise Unsupported("--link-local-ip is not supported")
-    problems = [*_bad_addresses(asked), *(_bad_alias(alias) for alias in settings.aliases)]
+    problems = [
+        *_bad_addresses(asked),
+        *(_bad_alias(alias) for alias in settings.aliases),
+        *(_bad_link(link) for link in settings.links),
+    ]
     if settings.mac_address and not _is_mac(settings.mac_address):
         problems.append(f"invalid MAC address: {settings.mac_address}")
     if network is not None and not any(problems):
@@ -103,6 +110,11 @@ def _bad_addresses(asked: EndpointIPAMConfig) -> list[str]:
 def _bad_alias(alias: str) -> str:
     fine = alias and len(alias) <= MAX_ALIAS and all(letter.isprintable() and letter != " " for letter in alias)
     return "" if fine else f"invalid alias: {alias!r}"
+
+
+def _bad_link(link: str) -> str:
+    name, alias = split_link(link)
+    return f"bad format for links: {link}" if _bad_alias(name) or _bad_alias(alias) or ":" in alias else ""
 
 
 def _is_address(text: str, version: int) -> bool:

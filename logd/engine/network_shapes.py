@@ -80,7 +80,7 @@ def _endpoint(asked: EndpointSettings, endpoint: Endpoint | None, network_id: st
     address6, prefix6 = _split(endpoint.ipv6 if endpoint else "")
     return {
         "IPAMConfig": _ipam_config(asked.ipam_config),
-        "Links": None,
+        "Links": list(asked.links) or None,
         "Aliases": list(asked.aliases) or None,
         "MacAddress": endpoint.mac if endpoint else "",
         "DriverOpts": None,

@@ -1,13 +1,15 @@
 """What the members of a network are called: names → addresses, and back, for each container as it sees them.
 
 Docker's rules: a name of a container, its short id, host name or alias is known in the networks that asker and asked
-share, with `.NETWORK` behind it in that network only; several containers may have one alias.
+share, with `.NETWORK` behind it in that network only; several containers may have one alias. The asker's own links come
+before all of these, and the alias of one that leads to nobody is not looked for further in its network.
 """
 
 import random
-from collections.abc import Callable, MutableSequence
+from collections.abc import Callable, Iterable, Mapping, MutableSequence
 from typing import NamedTuple
 
+from logd.endpoint import split_link
 from logd.network.state import Endpoint, Network, NetworkView
 
 
@@ -46,25 +48,37 @@ def zones_of(view: NetworkView) -> dict[str, Zone]:
 
 
 class Names:
-    """What one container sees: the zones of the networks that it is in."""
+    """What one container sees: the zones of the networks that it is in, and its links: network → alias → name."""
 
-    def __init__(self, zones: list[Zone], shuffle: Callable[[MutableSequence[str]], None] = random.shuffle) -> None:
+    def __init__(
+        self,
+        zones: list[Zone],
+        links: Mapping[str, Mapping[str, str]] | None = None,
+        shuffle: Callable[[MutableSequence[str]], None] = random.shuffle,
+    ) -> None:
         self.zones = zones
+        self._links = links or {}
         self._shuffle = shuffle
 
     def find(self, name: str) -> Found | None:
         """Return the addresses of a name, in changing order; None where it is not known."""
-        for zone in self.zones:
-            found = zone.addresses.get(name)
-            if found is None:
-                short = name.removesuffix(f".{zone.network.name.lower()}")
-                found = zone.addresses.get(short)
-            if found is not None:
-                shuffled = Found(list(found.ipv4), list(found.ipv6))
-                self._shuffle(shuffled.ipv4)
-                self._shuffle(shuffled.ipv6)
-                return shuffled
+        for lookup in (self._linked, self._called):
+            for zone in self.zones:
+                found = lookup(zone, name)
+                if found is None:
+                    found = lookup(zone, name.removesuffix(f".{zone.network.name.lower()}"))
+                if found is not None:
+                    shuffled = Found(list(found.ipv4), list(found.ipv6))
+                    self._shuffle(shuffled.ipv4)
+                    self._shuffle(shuffled.ipv6)
+                    return shuffled
         return None
+
+    def _linked(self, zone: Zone, name: str) -> Found | None:
+        return zone.addresses.get(self._links.get(zone.network.id, {}).get(name, ""))
+
+    def _called(self, zone: Zone, name: str) -> Found | None:
+        return None if name in self._links.get(zone.network.id, {}) else zone.addresses.get(name)
 
     def name_of(self, address: str) -> str | None:
         """Return `NAME.NETWORK` of an address, as Docker does; None where it is nobody's here."""
@@ -72,3 +86,12 @@ class Names:
             if name := zone.names.get(address):
                 return f"{name}.{zone.network.name}"
         return None
+
+
+def names_for(endpoints: Iterable[Endpoint], zones: Mapping[str, Zone]) -> Names:
+    """Return what the container sees whose endpoints these are, each in one of the zones."""
+    theirs = list(endpoints)
+    links = {
+        one.network_id: {alias.lower(): name.lower() for name, alias in map(split_link, one.links)} for one in theirs
+    }
+    return Names([zones[one.network_id] for one in theirs], links)

@@ -8,7 +8,7 @@ from logd.config import DaemonConfig
 from logd.errors import LogdError
 from logd.network import namespaces
 from logd.network.dns import NameServer, open_sockets
-from logd.network.dns_names import Names, Zone, zones_of
+from logd.network.dns_names import Names, names_for, zones_of
 from logd.network.dns_upstream import Upstream, upstream_of
 from logd.network.state import Member, NetworkView
 from logd.spec import HostConfig
@@ -37,11 +37,11 @@ class Naming:
         failure: LogdError | None = None
         self._failed &= {member.container_id for member in view.members}
         for member in view.members:
-            theirs = [zones[one.network_id] for one in member.endpoints if one.dns_names and one.network_id in zones]
-            if not theirs:
+            named = [one for one in member.endpoints if one.dns_names and one.network_id in zones]
+            if not named:
                 continue
             try:
-                gone.discard(await self._serve(member, theirs))
+                gone.discard(await self._serve(member, names_for(named, zones)))
             except (OSError, LogdError) as error:
                 if member.container_id not in self._failed:
                     failure = failure or LogdError(f"can't serve names to container {member.name}: {error}")
@@ -51,8 +51,8 @@ class Naming:
         if failure:
             raise failure
 
-    async def _serve(self, member: Member, zones: list[Zone]) -> tuple[str, int]:
-        names, upstream = Names(zones), self._upstream(member)
+    async def _serve(self, member: Member, names: Names) -> tuple[str, int]:
+        upstream = self._upstream(member)
         key = member.container_id, os.stat(member.sandbox).st_ino
         if known := self._servers.get(key):
             known.names, known.upstream = names, upstream

@@ -13,7 +13,7 @@ from logd.runtime import capabilities, cgroup, limits, mounts
 from logd.runtime.devices import validate_devices
 from logd.runtime.network_files import validate_network_files
 from logd.runtime.security import parse_security_options
-from logd.spec import ContainerSpec, HostConfig, RestartPolicy
+from logd.spec import ContainerSpec, HostConfig, RestartPolicy, is_user_defined
 
 MAX_HOSTNAME: Final = 64  # sethostname(2)
 MAX_CELLS: Final = 0xFFFF  # ioctl_tty(2), struct winsize
@@ -22,7 +22,10 @@ IPC_SYSCTLS: Final = frozenset(
 )
 
 REFUSED: Final[tuple[tuple[str, Callable[[ContainerSpec, HostConfig], Any]], ...]] = (
-    ("--link is not supported: it is a legacy feature of Docker", lambda _, host: host.links),
+    (
+        "--link is supported on user-defined networks only: elsewhere it is a legacy feature of Docker",
+        lambda _, host: host.links and not is_user_defined(host.network_mode),
+    ),
     ("--gpus is not supported", lambda _, host: host.device_requests),
     ("--volume-driver: only local is supported", lambda _, host: host.volume_driver not in {"", "local"}),
     ("--storage-opt is not supported by overlayfs", lambda _, host: host.storage_opt),

@@ -2,7 +2,9 @@
 
 from pathlib import Path
 
-from logd.network.dns_names import Names, zones_of
+import msgspec
+
+from logd.network.dns_names import Names, names_for, zones_of
 from logd.network.state import Endpoint, Member, Network, NetworkView
 from logd.spec import ContainerSpec, HostConfig
 
@@ -78,3 +80,13 @@ def test_an_address_leads_back_to_the_name_of_its_container() -> None:
 def test_a_container_without_names_is_in_no_zone() -> None:
     assert seen_from(FRONT).name_of("10.213.1.9") is None
     assert zones_of(NetworkView(networks=(FRONT,), members=VIEW.members[3:])) == {}
+
+
+def test_a_link_is_a_name_for_one_container_alone_and_comes_before_what_others_are_called() -> None:
+    linking = msgspec.structs.replace(endpoint(FRONT, "10.213.1.5/24"), links=("web2:Web", "web1", "gone:abc123"))
+    names = names_for([linking], zones_of(VIEW))
+    assert names.find("web") == names.find("web.front") == (["10.213.1.3"], [])
+    assert names.find("web1") == (["10.213.1.2"], ["fd00:213:1::2"])
+    assert names.find("abc123") is None  # its alias for one that is not there hides whose name it is
+    elsewhere = msgspec.structs.replace(linking, network_id=BACK.id)
+    assert names_for([elsewhere], zones_of(VIEW)).find("web") == (["10.213.2.3"], [])
