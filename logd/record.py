@@ -4,7 +4,7 @@ A place in a container's output is (stream, position): the count of bytes of tha
 created. It only grows and is never used twice.
 """
 
-from typing import Final, NamedTuple
+from typing import Any, Final, NamedTuple, Self
 
 STDOUT: Final = 1
 """Docker's number of the stream (also on the wire of the API)."""
@@ -22,6 +22,23 @@ class Run(NamedTuple):
     stream: int
     position: int
     data: bytes
+
+
+class ExecRun(Run):
+    """A run that an exec has printed, a process beside the container's first one; `exec_id` says which."""
+
+    exec_id: str
+    """The first 12 hexadecimal digits of the exec's id."""
+
+    @classmethod
+    def of(cls, exec_id: str, run: Run) -> Self:
+        """Return a run as one of an exec's."""
+        made = cls(*run)
+        made.exec_id = exec_id
+        return made
+
+    def _replace(self, **changes: Any) -> Self:
+        return self.of(self.exec_id, super()._replace(**changes))
 
 
 class Gap(NamedTuple):

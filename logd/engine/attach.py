@@ -115,7 +115,9 @@ class Attachment:
         if self._stdout or self._stderr:
             self._hold = self._container.hold_log()
             self._grown = self._world.watcher.subscribe(str(self._container.log_dir))
-            self._reader = RawReader(self._hold.path, stdout=self._stdout, stderr=self._stderr, start=positions)
+            self._reader = RawReader(
+                self._hold.path, stdout=self._stdout, stderr=self._stderr, start=positions, execs=False
+            )
         self._begun.set()
 
     def end(self) -> None:
@@ -190,7 +192,11 @@ class Attachment:
 
     async def _acknowledge(self, least: int) -> None:
         """Renew the lease if at least so many bytes were taken since the last time."""
-        if self.acknowledged is None or self._reader is None or self._taken < least:
+        if self.acknowledged is None or self._reader is None:
+            return
+        self._taken += self._reader.passed_over
+        self._reader.passed_over = 0
+        if self._taken < least:
             return
         self._taken = 0
         stdout, stderr = self._reader.position

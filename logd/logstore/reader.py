@@ -12,7 +12,7 @@ from logd.logstore.places import Place, Store
 from logd.logstore.segment import HEADER_ENTRIES
 from logd.logstore.selection import Selection, find_start
 from logd.logstore.walk import Item, Mark, Walk
-from logd.record import STDERR, STDOUT, Gap, Run
+from logd.record import STDERR, STDOUT, ExecRun, Gap, Run
 
 __all__ = ["LogReader", "RawReader", "Selection", "end_positions"]
 
@@ -27,7 +27,7 @@ class LogReader:
     Lines come in the order in which their newlines arrived, in runs of one stream and one time: the time of the batch
     with a line's first byte. A line never goes on beyond a gap, or beyond the end of one run of the container. With
     `times=False` neighbouring batches are joined into larger runs with the time of the first: for who needs no times.
-    Lines longer than `max_line_bytes` come in parts: see LineAssembler.
+    Lines longer than `max_line_bytes` come in parts: see LineAssembler. Lines of execs come as ExecRun.
     """
 
     def __init__(
@@ -46,6 +46,8 @@ class LogReader:
         self._budget = budget
         self._times = times
         self._lines = LineAssembler(max_line_bytes)
+        self._exec_lines: dict[int, tuple[int | None, str]] = {}
+        """Of a stream in the middle of an exec's line: where that began, and the exec's id."""
         self._past_until = False
         self._is_first_look = True
         self._searched: Place | None = None
@@ -120,6 +122,9 @@ class LogReader:
             elif type(item) is Run:
                 feed(item, lines)
                 passed[item[1]] = item[2] + len(item[3])
+            elif type(item) is ExecRun:
+                self._take_of_exec(item, lines)
+                passed[item.stream] = item.position + len(item.data)
             elif type(item) is Gap:
                 for stream in (item.stream,) if item.stream else (STDOUT, STDERR):
                     self._lines.cut(stream, lines)
@@ -131,6 +136,26 @@ class LogReader:
                 self.finished = not any(self._lines.is_open(stream) for stream in self._selection.streams)
             else:
                 self._lines.cut_all(lines)
+
+    def _take_of_exec(self, run: ExecRun, out: list[Run]) -> None:
+        """Take what an exec has printed: what completes a line that is open belongs to who began it."""
+        time_ns, stream, position, data = run
+        start = self._lines.start(stream)
+        began, exec_id = self._exec_lines.pop(stream, (None, ""))
+        first = data.find(b"\n") + 1 or len(data)
+        if start is None:
+            first = 0
+        elif began != start:
+            exec_id = ""
+        for owner, piece, at in ((exec_id, data[:first], position), (run.exec_id, data[first:], position + first)):
+            done = len(out)
+            if piece:
+                self._lines.feed(Run(time_ns, stream, at, piece), out)
+            if owner:
+                out[done:] = [ExecRun.of(owner, one) for one in out[done:]]
+        owner = run.exec_id if first < len(data) else exec_id
+        if owner and self._lines.is_open(stream):
+            self._exec_lines[stream] = self._lines.start(stream), owner
 
     def _complete(self, item: Item, out: list[Run]) -> None:
         """Take, of what is later than `until`, what completes lines begun before it."""
@@ -174,12 +199,21 @@ class RawReader:
     """Batches as they arrive, lines not considered: for attach. A context manager.
 
     `start` are the positions of stdout and stderr to begin with; None means the present end. Neighbouring batches of a
-    stream come as one run with the time of the first.
+    stream come as one run with the time of the first. Without `execs` what execs have printed is passed over.
     """
 
     def __init__(
-        self, folder: str, *, stdout: bool = True, stderr: bool = True, start: tuple[int, int] | None = None
+        self,
+        folder: str,
+        *,
+        stdout: bool = True,
+        stderr: bool = True,
+        start: tuple[int, int] | None = None,
+        execs: bool = True,
     ) -> None:
+        self._left_out: tuple[type, ...] = (Mark,) if execs else (Mark, ExecRun)
+        self.passed_over = 0
+        """Bytes of execs, which were not wanted."""
         begin = end_positions(folder) if start is None else start
         self._passed = dict(zip((STDOUT, STDERR), begin, strict=True))
         positions = {s: self._passed[s] for s, wanted in ((STDOUT, stdout), (STDERR, stderr)) if wanted}
@@ -214,9 +248,11 @@ class RawReader:
     def read(self, budget: int = BUDGET_BYTES) -> list[Run | Gap]:
         """Return what there is, about `budget` bytes of it; nothing if there is nothing more at present."""
         while items := self._walk.read(budget):
-            wanted = [item for item in items if not isinstance(item, Mark)]
+            wanted = [item for item in items if not isinstance(item, self._left_out)]
+            if len(wanted) < len(items) and ExecRun in self._left_out:
+                self.passed_over += sum(len(item.data) for item in items if isinstance(item, ExecRun))
             if wanted:
-                return wanted
+                return wanted  # type: ignore[return-value]  # no Mark
         return []
 
 

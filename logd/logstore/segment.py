@@ -15,7 +15,7 @@ An index entry (the layout of ENTRY):
         16    4  length    bytes of the batch
         20    1  stream    1 stdout, 2 stderr, 0 neither
         21    1  kind      see Kind
-        22    2  reason    of a gap, see GAP_REASONS; otherwise 0
+        22    2  reason    of a gap, see GAP_REASONS; of EXEC see there; otherwise 0
         24    4  sequence  the entry's number in this index, from 0
         28    4  crc32     of the 28 bytes before it
 
@@ -60,6 +60,11 @@ class Kind(IntEnum):
     """The container was started; `length` is the count of its runs."""
     END = 6
     """The output of this run of the container has ended; `length` as above."""
+    EXEC = 7
+    """The next batch is an exec's; the first 12 hexadecimal digits of its id are `length` and `reason`, 8 and 4."""
+
+
+EXEC_ID_DIGITS: Final = 12
 
 
 GAP_REASONS: Final = {
@@ -131,6 +136,16 @@ def pack_entry(
     """Return the 32 bytes of an entry."""
     body = _CHECKED.pack(time_ns, position, length, stream, kind, reason, sequence)
     return body + crc32(body).to_bytes(4, "little")
+
+
+def split_exec_id(exec_id: str) -> tuple[int, int]:
+    """Return `length` and `reason` of an EXEC entry."""
+    return int(exec_id[:8], 16), int(exec_id[8:EXEC_ID_DIGITS], 16)
+
+
+def join_exec_id(length: int, reason: int) -> str:
+    """Undo `split_exec_id`."""
+    return f"{length:08x}{reason:04x}"
 
 
 def unpack_entry(raw: bytes) -> Entry | None:

@@ -9,8 +9,17 @@ from binascii import crc32
 from typing import Final, NamedTuple
 
 from logd.logstore.opened import OpenSegment, RawEntry, UnreadableSegmentError, data_size, is_sound, parse
-from logd.logstore.segment import ENTRY, ENTRY_BYTES, GAP_REASONS, HEADER_ENTRIES, Kind, index_name, segment_numbers
-from logd.record import STDERR, STDOUT, Gap, Run
+from logd.logstore.segment import (
+    ENTRY,
+    ENTRY_BYTES,
+    GAP_REASONS,
+    HEADER_ENTRIES,
+    Kind,
+    index_name,
+    join_exec_id,
+    segment_numbers,
+)
+from logd.record import STDERR, STDOUT, ExecRun, Gap, Run
 
 BLOCK_ENTRIES: Final = 2048
 """Entries read at once, 64 KiB."""
@@ -24,6 +33,8 @@ NEVER: Final = 1 << 64
 new_run: Final = tuple.__new__
 """Run's own constructor is a Python function, which would cost as much as all the rest of a small batch."""
 NO_WINDOW: Final = (0, b"")
+EXEC_BATCH: Final = 256
+"""Here, and in no index, the kind of a batch that an exec has printed; what takes most batches so passes it over."""
 
 
 class Mark(NamedTuple):
@@ -68,6 +79,10 @@ class Walk:
         self._slot = slot
         self._due: list[Item] = []
         self._entries: list[RawEntry] = []
+        self._execs: dict[int, str] = {}
+        """The ids of the execs that have printed the loaded batches, by the numbers of their entries."""
+        self._next_exec = ""
+        """Whose the first batch is that will be loaded, if it is an exec's."""
         self._at = 0
         self._is_at_end = False
         self._windows: dict[int, tuple[int, bytes]] = {}
@@ -121,7 +136,7 @@ class Walk:
         shortcut.
         """
         segment, slot = self._segment, self._slot
-        if segment is None or self._next is not None:
+        if segment is None or self._next is not None or self._next_exec:
             return False
         raw = segment.block(slot, 2)
         if not raw:
@@ -165,11 +180,11 @@ class Walk:
 
     def _take_entry(self, items: list[Item], entry: RawEntry, budget: int) -> int:
         """Add what the entry at hand says to `items`, or as much of it as the budget allows; return what is left."""
-        time_ns, position, length, stream, kind, reason, _, _ = entry
+        time_ns, position, length, stream, kind, reason, slot, _ = entry
         if time_ns > self._until_ns:
             self._until_ns = NEVER
             items.append(Mark(is_until=True))
-        if kind > Kind.ADOPTED:
+        if kind > Kind.ADOPTED and kind != EXEC_BATCH:
             self._at += 1
             self._mark(items, entry, reason)
             return budget
@@ -184,7 +199,8 @@ class Walk:
         piece = left if left <= budget else min(left, max(budget, LEAST_PIECE))
         data = self._bytes(stream, expected, piece)
         if data:
-            items.append(Run(time_ns, stream, expected, data))
+            run = Run(time_ns, stream, expected, data)
+            items.append(ExecRun.of(self._execs[slot], run) if kind == EXEC_BATCH else run)
             self.positions[stream] = expected + len(data)
         if len(data) < piece:
             gone = self._segment is not None and self._segment.is_deleted
@@ -209,7 +225,7 @@ class Walk:
         """Return up to which position the loaded entries name bytes of a stream."""
         for at in range(len(self._entries) - 1, self._at - 1, -1):
             _, position, length, of_stream, kind, *_ = self._entries[at]
-            if of_stream == stream and kind <= Kind.ADOPTED:
+            if of_stream == stream and (kind <= Kind.ADOPTED or kind == EXEC_BATCH):
                 return position + length
         raise AssertionError("the entry at hand names bytes of the stream")
 
@@ -276,6 +292,8 @@ class Walk:
             self._is_at_end = count < BLOCK_ENTRIES
             whole = self._one_batch(block)
             entries = [whole] if whole else parse(block, self._slot)
+            if self._next_exec or Kind.EXEC in block[21::ENTRY_BYTES]:
+                self._mark_execs(entries)
             if whole:
                 self._slot += count
             elif entries:
@@ -289,13 +307,24 @@ class Walk:
                 return True
         return False
 
+    def _mark_execs(self, entries: list[RawEntry]) -> None:
+        """Make the batches that execs have printed, which follow an EXEC entry each, known by their kind."""
+        self._execs = {}
+        for at, (time_ns, position, length, stream, kind, reason, slot, checksum) in enumerate(entries):
+            if kind == Kind.EXEC:
+                self._next_exec = join_exec_id(length, reason)
+            elif self._next_exec and kind <= Kind.ADOPTED:
+                self._execs[slot] = self._next_exec
+                self._next_exec = ""
+                entries[at] = (time_ns, position, length, stream, EXEC_BATCH, 0, slot, checksum)
+
     def _one_batch(self, block: bytes) -> RawEntry | None:
         """Return one entry for all in the block if that will do: batches of one stream, none later than `until`.
 
         It will do where times don't matter, or the stream is not wanted. Positions in a sound stretch of an index
         join: the format has a gap entry where they don't.
         """
-        if not self._merge and block[20] in self.positions:
+        if self._next_exec or (not self._merge and block[20] in self.positions):
             return None
         count = len(block) // ENTRY_BYTES
         if block[21::ENTRY_BYTES].count(Kind.DATA) < count or block[20::ENTRY_BYTES].count(block[20]) < count:
@@ -369,4 +398,7 @@ class Walk:
         self._segment, self._number, self._slot = segment, segment.number, slot
         self._next_path = os.path.join(self._folder, index_name(segment.number + 1))
         self._is_at_end = False
+        self._next_exec = ""
+        if slot > HEADER_ENTRIES and (before := segment.entry(slot - 1)) and before.kind == Kind.EXEC:
+            self._next_exec = join_exec_id(before.length, before.reason)
         self._windows.clear()

@@ -30,6 +30,7 @@ from logd.logstore.segment import (
     index_name,
     pack_entry,
     pack_header,
+    split_exec_id,
 )
 from logd.record import STDERR, STDOUT
 
@@ -94,6 +95,8 @@ class StoreWriter:
         self.claimed = self.blocked = False
         """Whether more is kept than the bounds say, for a driver; whether the container has to wait for it."""
         self._retry_at = 0.0
+        self._exec_id = ""
+        """Whose bytes are being taken: an exec's, or, while it is empty, the container's own."""
         self._unsynced = False
         self._until_check = RESERVE_CHECK_BYTES
         self._data = {STDOUT: -1, STDERR: -1}
@@ -149,6 +152,44 @@ class StoreWriter:
                 self.stop_writing("no-space")
                 return count
 
+    def take_of_exec(self, exec_id: str, stream: int, pipe: int, count: int, *, on_new_line: bool) -> int:
+        """As `take`, of whole lines that an exec has printed; `on_new_line`: first end the line that is unfinished."""
+        if self.dropping and not self.resume():
+            return count
+        self._exec_id = exec_id
+        try:
+            if on_new_line:
+                self._end_line(stream)
+            return self.take(stream, pipe, count)
+        finally:
+            self._exec_id = ""
+
+    def _end_line(self, stream: int) -> None:
+        """Write a newline; on a full disk what follows goes without."""
+        try:
+            descriptor = self._data[stream] if self._data[stream] >= 0 else self._open_data(stream)
+            os.write(descriptor, b"\n")
+        except OSError as error:
+            if error.errno not in FULL:
+                raise
+        else:
+            self._note_batch(stream, 1)
+
+    def is_at_line_begin(self, stream: int) -> bool:
+        """Tell whether what was taken of a stream last ended with a newline, as far as it is still there."""
+        for number in (self.number, self.number - 1):
+            try:
+                descriptor = os.open(f"{self.folder}/{data_name(number, stream)}", os.O_RDONLY | os.O_CLOEXEC)
+            except FileNotFoundError:
+                continue
+            try:
+                size = os.fstat(descriptor).st_size
+                if size:
+                    return os.pread(descriptor, 1, size - 1) == b"\n"
+            finally:
+                os.close(descriptor)
+        return True
+
     def _note_batch(self, stream: int, length: int) -> None:
         now = time.time_ns()
         stepped = now < self._last_ns
@@ -156,6 +197,9 @@ class StoreWriter:
             now = self._last_ns
         else:
             self._last_ns = now
+        if self._exec_id:
+            first, last = split_exec_id(self._exec_id)
+            self._append(now, 0, first, 0, Kind.EXEC, last)
         self._append(now, self.ends[stream], length, stream, DATA, 0)
         self.ends[stream] += length
         self.size += length
