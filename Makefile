@@ -25,7 +25,7 @@ run: setup
 
 test: setup-dev
 	@sh scripts/docker_cli.sh $(CURDIR)/.make/bin
-	@sh scripts/fluent_server.sh $(CURDIR)/.make/npm
+	@sh scripts/npm_packages.sh $(CURDIR)/.make/npm
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
@@ -36,7 +36,7 @@ test: setup-dev
 ROUNDS ?= 9
 soak: setup-dev
 	@sh scripts/docker_cli.sh $(CURDIR)/.make/bin
-	@sh scripts/fluent_server.sh $(CURDIR)/.make/npm
+	@sh scripts/npm_packages.sh $(CURDIR)/.make/npm
 	$(BIN)/pytest -m soak
 	for round in $$(seq $(ROUNDS)); do $(BIN)/pytest tests/system -k one_at_a_time || exit 1; done
 	$(BIN)/python tests/runtime/killing.py $(ROUNDS)

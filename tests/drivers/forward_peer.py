@@ -34,9 +34,7 @@ class FluentServer:
     async def __aenter__(self) -> "FluentServer":
         node = shutil.which("node")
         assert node, "the tests need node (Debian's nodejs)"
-        assert (NODE_MODULES / "@fluent-org" / "logger").is_dir(), (
-            "scripts/fluent_server.sh .make/npm fetches the server"
-        )
+        assert (NODE_MODULES / "@fluent-org" / "logger").is_dir(), "scripts/npm_packages.sh .make/npm fetches it"
         self._process = await asyncio.create_subprocess_exec(
             node,
             str(Path(__file__).with_name("fluent_server.js")),
