@@ -1,7 +1,7 @@
-"""Small content by digest: configs and manifests, each in a file named after its sha256.
+"""Content by digest: configs, manifests and the tars of layers, each in a file named after its sha256.
 
-Layers are not kept as blobs: their trees are (logd.images.store). Nothing is read back without its digest being
-verified, nothing appears under a name before it is whole and on the disk.
+Configs and manifests are not read back without their digest being verified, and do not appear under a name before they
+are whole and on the disk; the blobs of layers are made durable with their trees (logd.images.layers).
 """
 
 import contextlib
@@ -66,15 +66,20 @@ class Blobs:
     def add(self, data: bytes) -> str:
         """Keep `data`; return its digest."""
         digest = digest_of(data)
-        path = self._path(digest)
+        path = self.path(digest)
         if not path.exists():
             write_atomically(path, data)
         return digest
 
+    def adopt(self, digest: str, file: Path) -> None:
+        """Keep `file`, of this file system, which is known to have this digest; its name stays the caller's."""
+        with contextlib.suppress(FileExistsError):
+            os.link(file, self.path(digest))
+
     def read(self, digest: str) -> bytes:
         """Return the content. Raises LogdError if it is missing or not what its name says."""
         try:
-            with self._path(digest).open("rb") as file:
+            with self.path(digest).open("rb") as file:
                 data = file.read(MAX_BLOB + 1)
         except FileNotFoundError as error:
             raise LogdError(f"blob {digest} is missing from the image store") from error
@@ -84,7 +89,15 @@ class Blobs:
 
     def remove(self, digest: str) -> None:
         """Delete a blob. Absent is well."""
-        self._path(digest).unlink(missing_ok=True)
+        self.path(digest).unlink(missing_ok=True)
+
+    def move(self, digest: str, to: Path) -> bool:
+        """Take a blob away to the new name `to`; False if it is absent."""
+        try:
+            self.path(digest).rename(to)
+        except FileNotFoundError:
+            return False
+        return True
 
     def keep_only(self, wanted: set[str]) -> None:
         """Remove every file that is not one of these blobs."""
@@ -92,7 +105,8 @@ class Blobs:
             if f"sha256:{path.name}" not in wanted:
                 path.unlink()
 
-    def _path(self, digest: str) -> Path:
+    def path(self, digest: str) -> Path:
+        """Return the file of a blob, whether or not it is there."""
         algorithm, _, value = digest.partition(":")
         if algorithm != "sha256" or not references.IDENTIFIER.fullmatch(value):
             raise LogdError(f"{digest!r} is not a sha256 digest")

@@ -31,13 +31,26 @@ class ImageRecord(msgspec.Struct):
     tagged_ns: int = 0
 
 
+class LayerBlob(msgspec.Struct):
+    """A layer's tar as it is kept: `compression` is gzip or zstd, `size` the bytes of the blob."""
+
+    digest: str
+    size: int
+    compression: str
+
+
 class LayerRecord(msgspec.Struct):
-    """An unpacked layer: `folder` is its name below l/, `size` the bytes of its files."""
+    """An unpacked layer: `folder` is its name below l/, `size` the bytes of its files, `tar` those of its tar.
+
+    `blobs` all decompress to that tar; layers of an index from before there were blobs have none.
+    """
 
     diff_id: str
     parent: str
     size: int
     folder: str
+    tar: int = 0
+    blobs: list[LayerBlob] = []
 
 
 class _Index(msgspec.Struct):
@@ -134,6 +147,11 @@ class Catalog:
         with self.lock:
             self._leases.subtract(chain_ids)
             self._leases = +self._leases
+
+    def layer_blobs(self) -> set[str]:
+        """Return the digests of all blobs of layers."""
+        with self.lock:
+            return {blob.digest for record in self.layers.values() for blob in record.blobs}
 
     def drop_unused_layers(self) -> dict[str, LayerRecord]:
         """Forget the layers that no image and no lease holds, and return them, a child before its parent."""

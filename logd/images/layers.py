@@ -1,6 +1,7 @@
-"""The trees of layers on disk: unpacked once, leased, shared by chain id, removed when nothing holds them.
+"""Layers on disk, tree and tar: unpacked once, leased, shared by chain id, removed when nothing holds them.
 
 <root>/l/<13 chars>/   a layer's tree; names are short because a mount lists up to 125 of them in one page
+<root>/blobs/          its tar, compressed, among other content (logd.images.blobs)
 <root>/ingest/         what is being loaded
 <root>/trash/          what is being removed
 """
@@ -13,15 +14,15 @@ import os
 import secrets
 import threading
 import weakref
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 from logd.errors import InvalidParameter, NotFound
 from logd.images import kernel, worker
-from logd.images.blobs import chain_id_on
-from logd.images.catalog import Catalog, LayerRecord
+from logd.images.blobs import Blobs, chain_id_on
+from logd.images.catalog import Catalog, LayerBlob, LayerRecord
 from logd.images.limits import Limits
 from logd.images.trees import remove_path
 
@@ -38,9 +39,13 @@ class Ingest:
     folder: Path
     leases: list[str] = field(default_factory=list)
 
+    def new_name(self) -> Path:
+        """Return a path in the folder that nothing has yet."""
+        return self.folder / secrets.token_hex(8)
+
     async def subfolder(self) -> Path:
         """Return a new, empty folder."""
-        path = self.folder / secrets.token_hex(8)
+        path = self.new_name()
         await asyncio.to_thread(path.mkdir, mode=0o755)
         return path
 
@@ -48,8 +53,9 @@ class Ingest:
 class Layers:
     """The layers of a catalog, below `root`."""
 
-    def __init__(self, root: Path, catalog: Catalog, limits: Limits) -> None:
+    def __init__(self, root: Path, catalog: Catalog, blobs: Blobs, limits: Limits) -> None:
         self._root = root
+        self._blobs = blobs
         self._catalog = catalog
         self._limits = limits
         self._locks: weakref.WeakValueDictionary[str, asyncio.Lock] = weakref.WeakValueDictionary()
@@ -81,12 +87,13 @@ class Layers:
         chain_id, unpacked = chain[-1], 0
         async with self._lock(chain_id):
             if not self._catalog.lease(chain_id):
-                folder = await ingest.subfolder()
+                folder, copy = await ingest.subfolder(), ingest.new_name()
                 lower = [self.path(beneath) for beneath in reversed(chain[:-1])]
-                result = await worker.unpack_layer(folder, file, lower, self._limits, tell)
+                result = await worker.unpack_layer(folder, file, lower, self._limits, tell, copy=copy)
                 if result["diff_id"] != diff_id:
                     raise InvalidParameter(f'invalid diffID for layer: expected "{diff_id}", got "{result["diff_id"]}"')
-                await self._place(folder, chain_id, diff_id, result["size"], chain[-2] if chain[1:] else "")
+                blob = copy if result["blob"]["copied"] else file
+                await asyncio.to_thread(self._place, folder, chain, result, blob)
                 unpacked = result["compressed"]
             ingest.leases.append(chain_id)
         if unpacked:
@@ -97,15 +104,14 @@ class Layers:
 
         `beneath` is the chain of the layers beneath, which are held already; with it the tar is of a container's files.
         """
-        folder = await ingest.subfolder()
+        folder, copy = await ingest.subfolder(), ingest.new_name()
         lower = [self.path(chain_id) for chain_id in reversed(beneath)]
-        result = await worker.unpack_layer(folder, chunks, lower, self._limits, any_links=bool(beneath))
+        result = await worker.unpack_layer(folder, chunks, lower, self._limits, copy=copy, any_links=bool(beneath))
         diff_id: str = result["diff_id"]
-        parent = beneath[-1] if beneath else ""
-        chain_id = chain_id_on(parent, diff_id)
+        chain_id = chain_id_on(beneath[-1] if beneath else "", diff_id)
         async with self._lock(chain_id):
             if not self._catalog.lease(chain_id):
-                await self._place(folder, chain_id, diff_id, result["size"], parent)
+                await asyncio.to_thread(self._place, folder, [*beneath, chain_id], result, copy)
             ingest.leases.append(chain_id)
         return diff_id
 
@@ -125,13 +131,19 @@ class Layers:
             os.close(fd)
 
     def discard(self, records: Sequence[LayerRecord]) -> None:
-        """Remove the trees of layers that are in the catalog no more; that takes its time, in a thread."""
+        """Remove the trees and tars of layers that are in the catalog no more; that takes its time, in a thread."""
+        trash = self._root / "trash"
+        garbage = [trash / record.folder for record in records]
         for record in records:
             with contextlib.suppress(FileNotFoundError):
-                (self._root / "l" / record.folder).rename(self._root / "trash" / record.folder)
-        if records:
-            folders = [self._root / "trash" / record.folder for record in records]
-            threading.Thread(target=_remove_all, args=(folders,), name="images-trash", daemon=True).start()
+                (self._root / "l" / record.folder).rename(trash / record.folder)
+        with self._catalog.lock:  # so that a layer that comes to have one of these blobs brings it afterwards
+            for digest in {blob.digest for record in records for blob in record.blobs} - self._catalog.layer_blobs():
+                path = trash / _new_name()
+                if self._blobs.move(digest, path):
+                    garbage.append(path)
+        if garbage:
+            threading.Thread(target=_remove_all, args=(garbage,), name="images-trash", daemon=True).start()
 
     def remove_garbage(self) -> None:
         """Remove what an interrupted load or removal has left: all that no image of the catalog holds."""
@@ -141,24 +153,31 @@ class Layers:
         garbage += [path for path in (self._root / "l").iterdir() if path.name not in known]
         _remove_all(garbage)
         if garbage:
-            log.info("removed %d folders that an interrupted load or removal had left", len(garbage))
+            log.info("removed %d things that an interrupted load or removal had left", len(garbage))
 
     def _lock(self, chain_id: str) -> asyncio.Lock:
         return self._locks.setdefault(chain_id, asyncio.Lock())
 
-    async def _place(self, folder: Path, chain_id: str, diff_id: str, size: int, parent: str) -> None:
-        """Move an unpacked tree to its place and enter it with a lease; it is not yet durable."""
-        record = LayerRecord(diff_id, parent, size, _new_name())
-        await asyncio.to_thread(folder.rename, self._root / "l" / record.folder)
-        self._catalog.add_layer(chain_id, record)
+    def _place(self, folder: Path, chain: Sequence[str], result: Mapping[str, Any], file: Path) -> None:
+        """Move an unpacked tree and its blob to their places and enter them with a lease; they are not yet durable."""
+        blob = LayerBlob(**{name: result["blob"][name] for name in LayerBlob.__struct_fields__})
+        parent = chain[-2] if chain[1:] else ""
+        record = LayerRecord(result["diff_id"], parent, result["size"], _new_name(), result["tar"], [blob])
+        folder.rename(self._root / "l" / record.folder)
+        with self._catalog.lock:
+            self._blobs.adopt(blob.digest, file)
+            self._catalog.add_layer(chain[-1], record)
 
 
-def _remove_all(folders: Iterable[Path]) -> None:
-    for folder in folders:
+def _remove_all(paths: Iterable[Path]) -> None:
+    for path in paths:
         try:
-            remove_path(folder)
+            if path.is_dir():
+                remove_path(path)
+            else:
+                path.unlink(missing_ok=True)
         except OSError as error:
-            log.warning("%s is left until the next start: %s", folder, error)
+            log.warning("%s is left until the next start: %s", path, error)
 
 
 def _new_name() -> str:

@@ -1,7 +1,7 @@
 """The images of this host: load, import, name, look up, remove.
 
     <root>/index.json         what there is (logd.images.catalog)
-    <root>/blobs/sha256/      configs and manifests
+    <root>/blobs/sha256/      configs, manifests, and the tars of layers, compressed
     <root>/l, ingest, trash   the trees of layers (logd.images.layers)
 
 A layer is unpacked once, by a process of its own, and shared by all images that have it on the same layers beneath
@@ -49,7 +49,7 @@ class ImageStore:
         root.chmod(0o700)  # the setuid programs of images are not for the host's users
         self._blobs = Blobs(root / "blobs")
         self._catalog = Catalog(root / "index.json")
-        self._layers = Layers(root, self._catalog, limits)
+        self._layers = Layers(root, self._catalog, self._blobs, limits)
         self._documents: dict[str, tuple[bytes, Document]] = {}
         self._pruning = threading.Lock()
         self._remove_garbage()
@@ -364,7 +364,7 @@ class ImageStore:
         self._layers.remove_garbage()
         for path in self._root.glob(".index.json.*"):
             path.unlink()
-        self._blobs.keep_only(self._wanted_blobs())
+        self._blobs.keep_only(self._wanted_blobs() | self._catalog.layer_blobs())
 
     def _wanted_blobs(self) -> set[str]:
         records = {**self._catalog.images, **self._catalog.detached}

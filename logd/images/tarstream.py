@@ -28,10 +28,14 @@ ZSTD_CHUNK: Final = 4 << 10
 ZSTD_WINDOW: Final = 128 << 20
 LZMA_MEMORY: Final = 256 << 20
 
-GZIP_MAGIC: Final = b"\x1f\x8b\x08"
-BZIP2_MAGIC: Final = b"BZh"
-XZ_MAGIC: Final = b"\xfd7zXZ\x00"
-ZSTD_MAGICS: Final = (b"\x28\xb5\x2f\xfd", *(bytes((low,)) + b"\x2a\x4d\x18" for low in range(0x50, 0x60)))
+MAGICS: Final = {
+    "gzip": (b"\x1f\x8b\x08",),
+    "zstd": (b"\x28\xb5\x2f\xfd", *(bytes((low,)) + b"\x2a\x4d\x18" for low in range(0x50, 0x60))),
+    "xz": (b"\xfd7zXZ\x00",),
+    "bzip2": (b"BZh",),
+}
+LONGEST_MAGIC: Final = 6
+"""Bytes."""
 
 PAX_NUMBERS: Final = re.compile(
     rb"(?:size=\d{1,19}|[ug]id=-?\d{1,19}|[mac]time=-?\d{1,19}(?:\.\d*)?|(?!(?:size|[ug]id|[mac]time)=)[^=]+=.*)",
@@ -108,29 +112,43 @@ class _Zstd:
         return self._decoder.unused_data + self._unfed if self._decoder.eof else None
 
 
-def _decoder_for(start: bytes) -> Callable[[], _Decoder] | None:
-    """Return what makes a decoder for a stream with this beginning, None for one that is not compressed."""
-    if start.startswith(GZIP_MAGIC):
-        return _Gzip
-    if start.startswith(ZSTD_MAGICS):
-        return _Zstd
-    if start.startswith(XZ_MAGIC):
-        return lambda: _Bounded(lzma.LZMADecompressor(lzma.FORMAT_XZ, memlimit=LZMA_MEMORY))
-    if start.startswith(BZIP2_MAGIC):
-        return lambda: _Bounded(bz2.BZ2Decompressor())
-    return None
+def compression_of(start: bytes) -> str:
+    """Return how a stream that begins like this (6 bytes suffice) is compressed: a key of DECODERS, or ""."""
+    return next((name for name, magics in MAGICS.items() if start.startswith(magics)), "")
+
+
+def _xz() -> _Decoder:
+    return _Bounded(lzma.LZMADecompressor(lzma.FORMAT_XZ, memlimit=LZMA_MEMORY))
+
+
+def _bzip2() -> _Decoder:
+    return _Bounded(bz2.BZ2Decompressor())
+
+
+DECODERS: Final[dict[str, Callable[[], _Decoder]]] = {"gzip": _Gzip, "zstd": _Zstd, "xz": _xz, "bzip2": _bzip2}
 
 
 class Source:
     """The archive's bytes, decompressed: sequential reads, with the digest of all that was given out.
 
-    It is the file object of a TarFile, which only ever seeks forward in it.
+    It is the file object of a TarFile, which only ever seeks forward in it. `copy` is given all that comes out; with
+    `input_digest` what goes in is digested too.
     """
 
-    def __init__(self, fd: int, limits: Limits, *, digest: bool = True) -> None:
+    def __init__(
+        self,
+        fd: int,
+        limits: Limits,
+        *,
+        digest: bool = True,
+        input_digest: bool = False,
+        copy: Callable[[bytes], object] | None = None,
+    ) -> None:
         self._fd = fd
         self._limits = limits
         self._hash = hashlib.sha256() if digest else None
+        self._input_hash = hashlib.sha256() if input_digest else None
+        self._copy = copy
         self._chunks = self._decompressed()
         self._buffer = memoryview(b"")
         self.bytes_in = 0
@@ -192,6 +210,11 @@ class Source:
         assert self._hash is not None
         return f"sha256:{self._hash.hexdigest()}"
 
+    def input_digest(self) -> str:
+        """Return the digest of what was read from the descriptor."""
+        assert self._input_hash is not None
+        return f"sha256:{self._input_hash.hexdigest()}"
+
     def close(self) -> None:
         """Do nothing: the descriptor is the caller's."""
 
@@ -205,16 +228,18 @@ class Source:
     def _raw(self) -> bytes:
         data = os.read(self._fd, CHUNK)
         self.bytes_in += len(data)
+        if self._input_hash is not None:
+            self._input_hash.update(data)
         return data
 
     def _decompressed(self) -> Iterator[bytes]:
         start = b""
-        while len(start) < len(XZ_MAGIC) and (data := self._raw()):
+        while len(start) < LONGEST_MAGIC and (data := self._raw()):
             start += data
         if not start:
             raise EmptyArchive("the archive is empty")
-        make = _decoder_for(start)
-        pieces = self._plain(start) if make is None else self._decoded(start, make)
+        compression = compression_of(start)
+        pieces = self._decoded(start, DECODERS[compression]) if compression else self._plain(start)
         for piece in pieces:
             if not piece:
                 continue
@@ -222,6 +247,8 @@ class Source:
             self._check_limits()
             if self._hash is not None:
                 self._hash.update(piece)
+            if self._copy is not None:
+                self._copy(piece)
             yield piece
 
     def _plain(self, start: bytes) -> Iterator[bytes]:

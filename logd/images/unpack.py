@@ -4,7 +4,8 @@
 under numbers, whatever they are named. Both decompress (gzip, zstd, xz, bzip2) in this process, under the limits
 given as JSON in argv. The last line of stdout is the result as JSON:
 
-    layer    {"diff_id": "sha256:…", "size": bytes, "compressed": bytes}
+    layer    {"diff_id": "sha256:…", "size": bytes, "compressed": bytes, "tar": bytes,
+              "blob": {"digest": "sha256:…", "size": bytes, "compression": "gzip" or "zstd", "copied": bool}}
     archive  {"files": {name: number}, "links": {name: target}}
     either   {"refused": why} with status 1 for a bad archive, {"failed": why} with 2 when the system is at fault
 
@@ -19,15 +20,17 @@ import os
 import posixpath
 import re
 import resource
+import stat
 import sys
 import tarfile
 import traceback
 from typing import Any, Final
 
 from logd.images.kernel import die_with_parent, forbid_new_privileges
+from logd.images.layercopy import LayerCopy
 from logd.images.layertree import LayerTree
 from logd.images.limits import Limits
-from logd.images.tarstream import CHUNK, ArchiveRefused, Source, members
+from logd.images.tarstream import CHUNK, LONGEST_MAGIC, ArchiveRefused, Source, compression_of, members
 from logd.images.treebuilder import FILE_TYPES, clean_name
 from logd.images.trees import OPEN_DIRECTORY
 
@@ -36,19 +39,34 @@ MAX_ARCHIVE_FILES: Final = 10_000
 """Files of a `docker save` archive: 3 for each of at most 125 layers, for some dozens of images."""
 
 
-def unpack_layer(folder: str, lower: list[str], limits: Limits, *, any_links: bool) -> dict[str, Any]:
-    """Build the layer on stdin in the empty directory `folder`, above the directories `lower`: see LayerTree."""
+def unpack_layer(folder: str, lower: list[str], limits: Limits, copy: str, *, any_links: bool) -> dict[str, Any]:
+    """Build the layer on stdin in the empty directory `folder`, above the directories `lower`: see LayerTree.
+
+    What is no file that registries take as it is is copied to the new file `copy`, as one.
+    """
     root = os.open(folder, OPEN_DIRECTORY)
     below = [os.open(path, OPEN_DIRECTORY) for path in lower]
+    compression = compression_of(os.pread(0, LONGEST_MAGIC, 0)) if stat.S_ISREG(os.fstat(0).st_mode) else ""
+    kept = None if compression in {"gzip", "zstd"} else LayerCopy(copy)
     os.fchdir(root)
     os.chroot(".")
-    source = Source(0, limits)
+    source = Source(0, limits, input_digest=kept is None, copy=kept.write if kept else None)
     tree = LayerTree(root, limits, below, any_links=any_links)
     for member in members(source, limits):
         tree.add(member, source)
     diff_id = source.finish()
     tree.finish()
-    return {"diff_id": diff_id, "size": tree.size, "compressed": source.bytes_in}
+    if kept is None:
+        blob = {"digest": source.input_digest(), "size": source.bytes_in, "compression": compression, "copied": False}
+    else:
+        blob = {"digest": kept.finish(), "size": kept.size, "compression": "zstd", "copied": True}
+    return {
+        "diff_id": diff_id,
+        "size": tree.size,
+        "compressed": source.bytes_in,
+        "tar": source.bytes_out,
+        "blob": blob,
+    }
 
 
 def split_archive(folder: str, limits: Limits) -> dict[str, Any]:
@@ -125,7 +143,8 @@ def run(arguments: list[str]) -> tuple[dict[str, Any], int]:
     try:
         confine(limits)
         if task == "layer":
-            return unpack_layer(folder, options["lower"], limits, any_links=options.get("any_links", False)), 0
+            lower, copy = options["lower"], options["copy"]
+            return unpack_layer(folder, lower, limits, copy, any_links=options["any_links"]), 0
         return split_archive(folder, limits), 0
     except ArchiveRefused as error:
         return {"refused": str(error)}, 1

@@ -34,14 +34,21 @@ async def unpack_layer(
     limits: Limits,
     progress: Callable[[int], Any] | None = None,
     *,
+    copy: Path,
     any_links: bool = False,
 ) -> dict[str, Any]:
     """Unpack a layer into the empty `folder`, above the directories `lower`, the nearest first: see LayerTree.
 
-    Returns diff_id, size and compressed (both in bytes). `progress` is awaited with the bytes read so far; it works
-    for a file only. Raises InvalidParameter for a bad archive, LogdError where the system failed.
+    Returns what logd.images.unpack says of a layer; its blob is `source`, or the new file `copy` (`copied`).
+    `progress` is awaited with the bytes read so far; it works for a file only. Raises InvalidParameter for a bad
+    archive, LogdError where the system failed.
     """
-    options = {"limits": dataclasses.asdict(limits), "lower": [str(path) for path in lower], "any_links": any_links}
+    options = {
+        "limits": dataclasses.asdict(limits),
+        "lower": [str(path) for path in lower],
+        "copy": str(copy),
+        "any_links": any_links,
+    }
     if not isinstance(source, Path):
         return await _run("layer", folder, options, source, None)
     with await asyncio.to_thread(source.open, "rb", buffering=0) as file:

@@ -3,6 +3,7 @@
 import asyncio
 import io
 import os
+import secrets
 import stat
 import struct
 import tarfile
@@ -22,7 +23,7 @@ NO_LIMITS = Limits()
 
 async def unpack(folder_: Path, data: bytes, limits: Limits = NO_LIMITS, lower: Any = ()) -> dict[str, Any]:
     folder_.mkdir()
-    return await worker.unpack_layer(folder_, stream(data), lower, limits)
+    return await worker.unpack_layer(folder_, stream(data), lower, limits, copy=folder_.parent / secrets.token_hex(4))
 
 
 async def test_owner_mode_time_and_content_are_kept(tmp_path: Path) -> None:
@@ -33,7 +34,15 @@ async def test_owner_mode_time_and_content_are_kept(tmp_path: Path) -> None:
     )
     result = await unpack(tmp_path / "l", data)
     su, bin_, link = (tmp_path / "l/bin/su").stat(), (tmp_path / "l/bin").stat(), (tmp_path / "l/bin/sh").lstat()
-    assert result == {"diff_id": f"sha256:{sha256(data)}", "size": 2 + len("/bin/busybox"), "compressed": len(data)}
+    blob = result.pop("blob")
+    assert result == {
+        "diff_id": f"sha256:{sha256(data)}",
+        "size": 2 + len("/bin/busybox"),
+        "compressed": len(data),
+        "tar": len(data),
+    }
+    assert blob["compression"] == "zstd"
+    assert blob["copied"]
     assert (su.st_mode, su.st_uid, su.st_gid) == (stat.S_IFREG | 0o4755, 1000, 1001)
     assert su.st_mtime_ns == 1_600_000_000_123_456_789
     assert (bin_.st_mode, bin_.st_uid, bin_.st_gid) == (stat.S_IFDIR | 0o2755, 7, 8)

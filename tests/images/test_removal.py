@@ -52,15 +52,17 @@ async def test_the_last_name_takes_the_image_and_its_layers_with_it(store: Image
         assert time.monotonic() < deadline, "the layers' trees are removed in a thread"
 
 
-async def test_configs_and_manifests_go_with_the_last_image_that_has_them(store: ImageStore, tmp_path: Path) -> None:
+async def test_configs_manifests_and_tars_go_with_the_last_image_that_has_them(
+    store: ImageStore, tmp_path: Path
+) -> None:
     one, other = Picture([BASE, TOP], tags=["a:1"]), Picture([BASE], tags=["b:1"])
     await store.load(stream(pack(layout_members(one, other))), Messages())
     blobs = tmp_path / "images/blobs/sha256"
-    assert len(os.listdir(blobs)) == 4
+    assert len(os.listdir(blobs)) == 6
     remove(store, "a:1")
-    assert len(os.listdir(blobs)) == 2
+    assert len(os.listdir(blobs)) == 3
     remove(store, other.id, used_by(other.id, running=False), force=True)
-    assert len(os.listdir(blobs)) == 2  # a container has the image
+    assert len(os.listdir(blobs)) == 3  # a container has the image
     store.collect(nobody)
     assert os.listdir(blobs) == []
 

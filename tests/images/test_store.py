@@ -140,7 +140,7 @@ async def test_what_a_crash_left_is_removed_at_the_next_start(store: ImageStore,
     (root / ".index.json.1234").write_bytes(b"half")
     ImageStore(root)
     assert len(list((root / "l").iterdir())) == 2
-    assert len(list((root / "blobs/sha256").iterdir())) == 1
+    assert len(list((root / "blobs/sha256").iterdir())) == 3  # the config and two tars
     assert sorted(path.name for path in root.iterdir()) == ["blobs", "index.json", "ingest", "l", "trash"]
     assert list((root / "ingest").iterdir()) + list((root / "trash").iterdir()) == []
 
@@ -354,10 +354,11 @@ async def test_a_cancelled_load_ends_its_process_and_leaves_nothing(store: Image
 def test_the_unpacking_process_ends_with_the_daemon(tmp_path: Path) -> None:
     target = tmp_path / "target"
     target.mkdir()
+    options = json.dumps({"limits": {}, "lower": [], "copy": str(tmp_path / "copy"), "any_links": False})
     parent = f"""
 import subprocess, sys, time
 worker = subprocess.Popen(
-    [sys.executable, "-m", "logd.images.unpack", "layer", {str(target)!r}, '{{"limits": {{}}, "lower": []}}'],
+    [sys.executable, "-m", "logd.images.unpack", "layer", {str(target)!r}, {options!r}],
     stdin=0, stdout=subprocess.DEVNULL,
 )
 print(worker.pid, flush=True)
