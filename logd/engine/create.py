@@ -51,9 +51,9 @@ async def create(
     host = settle_joined(world.registry, host)
     mounts = settle(plan(spec, host, inherited(world, host)), world.config.data_root)
     container_id = world.registry.new_id()
-    name = _take_name(world, name, container_id)
     parse_bindings(spec, host)
     spec = merge.complete_spec(shared_hostname(world.registry, spec, host), host, container_id)
+    name = _take_name(world, name, container_id)  # last: up to here a refusal has nothing to give back
     record = _record(container_id, name, image, spec, host)
     record.asked_logging = asked_logging
     record.networks = networks

@@ -10,7 +10,7 @@ import pytest
 
 from logd.errors import Conflict, InvalidParameter, LogdError, NotFound, NotModified
 from logd.record import STDOUT
-from logd.spec import ContainerSpec, HostConfig, LogConfig, Mount
+from logd.spec import ContainerSpec, HostConfig, LogConfig, Mount, PortBinding
 
 
 async def next_output(attachment, wanted):
@@ -118,6 +118,9 @@ async def test_a_refused_creation_leaves_no_name_and_no_folder(home):
             await driver.create("true", name="web")
         with pytest.raises(InvalidParameter, match='plugin "x" not found'):
             await driver.create("true", name="other", host=HostConfig(log_config=LogConfig(type="x")))
+        ports = {"80/tcp": [PortBinding(host_port="x")]}
+        with pytest.raises(InvalidParameter, match="invalid port 'x'"):
+            await driver.create("true", name="other", host=HostConfig(port_bindings=ports))
         await driver.create("true", name="other")
         assert len(os.listdir(home.config.data_root / "containers")) == 2
 
