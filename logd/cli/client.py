@@ -96,7 +96,7 @@ class Client:
         connection = self._connect()
         try:
             _send(connection, "\r\n".join(lines).encode() + b"\r\n\r\n" + content, body)
-            response = Response(connection)
+            response = Response(connection, has_body=method != "HEAD")
         except OSError as error:
             connection.close()
             raise Broken(f"the daemon at {self.host} closed the connection: {error.strerror or error}") from error
@@ -165,14 +165,14 @@ class Client:
 class Response:
     """One answer: its status, its headers (names in lower case), and its body as it arrives."""
 
-    def __init__(self, connection: socket.socket) -> None:
+    def __init__(self, connection: socket.socket, *, has_body: bool = True) -> None:
         self._connection = connection
         self.status, self.headers, rest = _read_head(connection)
         self.ended = False
         """The body has been read to its proper end."""
         self._chunks: ChunkDecoder | None = None
         self._left: int | None = None
-        if self.status in {204, 304}:
+        if self.status in {204, 304} or not has_body:
             self._left = 0
         elif self.headers.get("transfer-encoding", "").lower() == "chunked":
             self._chunks = ChunkDecoder()

@@ -107,11 +107,22 @@ class Named(_Parameter):
         return [CompletionItem(name) for name in sorted(self._names(found)) if name.startswith(incomplete)]
 
 
+class Side(Named):
+    """One side of a copy: CONTAINER:PATH or a path of this machine."""
+
+    def shell_complete(self, ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
+        """Return the containers that begin so; a path is left to the shell."""
+        is_path = incomplete.startswith((".", "/")) or ":" in incomplete
+        found = [] if is_path else super().shell_complete(ctx, param, incomplete)
+        return [CompletionItem(f"{item.value}:") for item in found] or [CompletionItem(incomplete, type="file")]
+
+
 def _names_of_containers(items: Any) -> Iterable[str]:
     return (name.removeprefix("/") for item in items for name in item["Names"])
 
 
 CONTAINER: Final = Named("container", "/containers/json?all=1", _names_of_containers)
+SIDE: Final = Side("path", "/containers/json?all=1", _names_of_containers)
 IMAGE: Final = Named("image", "/images/json", lambda items: (tag for item in items for tag in item["RepoTags"] or ()))
 NETWORK: Final = Named("network", "/networks", lambda items: (item["Name"] for item in items))
 VOLUME: Final = Named("volume", "/volumes", lambda answer: (item["Name"] for item in answer["Volumes"] or ()))

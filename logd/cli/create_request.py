@@ -16,8 +16,10 @@ from logd.units import parse_duration
 
 def create_request(image: str, command: Sequence[str], options: dict[str, Any]) -> dict[str, Any]:
     """Return the body of POST /containers/create (Docker Engine API 1.47, ContainerCreate)."""
-    attached = not options["detach"]
+    attached = set(() if options["detach"] else options["attach"] or ("stdout", "stderr"))
     stdin = bool(options["interactive"])
+    if stdin and not options["detach"]:
+        attached.add("stdin")
     named, anonymous = binds(options["volume"])
     endpoints = networks(options)
     host: dict[str, Any] = {
@@ -33,12 +35,6 @@ def create_request(image: str, command: Sequence[str], options: dict[str, Any]) 
         host["Init"] = True
     if endpoints:
         host["NetworkMode"] = next(iter(endpoints))
-    if options["cpus"] is not None:
-        host["NanoCpus"] = round(options["cpus"] * 1_000_000_000)
-    if options["pids_limit"] is not None:
-        host["PidsLimit"] = options["pids_limit"]
-    if options["restart"]:
-        host["RestartPolicy"] = _restart_policy(options["restart"])
     if published := port_bindings(options["publish"]):
         host["PortBindings"] = published
     host |= settings(options)
@@ -46,11 +42,11 @@ def create_request(image: str, command: Sequence[str], options: dict[str, Any]) 
         "Image": image,
         "Env": environment(options["env"], options["env_file"]),
         "Labels": labels(options["label"], options["label_file"]),
-        "AttachStdin": stdin and attached,
-        "AttachStdout": attached,
-        "AttachStderr": attached,
+        "AttachStdin": "stdin" in attached,
+        "AttachStdout": "stdout" in attached,
+        "AttachStderr": "stderr" in attached,
         "OpenStdin": stdin,
-        "StdinOnce": stdin and attached,
+        "StdinOnce": stdin and "stdin" in attached,
         "HostConfig": host,
     }
     if options["tty"]:
@@ -79,14 +75,6 @@ def create_request(image: str, command: Sequence[str], options: dict[str, Any]) 
     if any(endpoints.values()):
         request["NetworkingConfig"] = {"EndpointsConfig": endpoints}
     return request
-
-
-def _restart_policy(text: str) -> dict[str, Any]:
-    """Return the policy that NAME or NAME:N means; the daemon knows the names, and which may have a number."""
-    name, colon, number = text.partition(":")
-    if colon and not (number.isascii() and number.isdigit()):
-        raise InvalidParameter(f"--restart: invalid number of restarts in {text!r} (write on-failure:3)")
-    return {"Name": name, "MaximumRetryCount": int(number or 0)}
 
 
 def _health_check(options: dict[str, Any]) -> dict[str, Any]:

@@ -12,9 +12,12 @@ from logd.cli import (
     image_verbs,
     prune_commands,
     run_command,
+    stats_command,
+    update_command,
 )
 from logd.cli.command import Group
 from logd.cli.completion import CONTAINER, IMAGE
+from logd.cli.copying.command import cp
 from logd.cli.events_command import events
 from logd.cli.inspect_command import inspect_of
 from logd.cli.network_commands import network
@@ -54,6 +57,7 @@ for _group, _name, _command in (
     _group.add_command(_command, _name)
 for _command in (
     attach_command.attach,
+    cp,
     exec_command.exec_,
     file_commands.commit,
     file_commands.diff,
@@ -67,7 +71,9 @@ for _command in (
     container_commands.start,
     container_commands.stop,
     container_commands.top,
+    stats_command.stats,
     container_commands.unpause,
+    update_command.update,
     container_commands.wait,
 ):
     container.add_command(_command)

@@ -1,8 +1,10 @@
 """`logd images`, `import`, `load`."""
 
 import json
+import os
+import stat
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, BinaryIO, Final
 
@@ -12,6 +14,7 @@ from logd.cli.client import Client, Query, Response
 from logd.cli.command import Command
 from logd.cli.completion import IMAGE
 from logd.cli.formats import FILTER, FORMAT, NO_TRUNC, QUIET, TABLE, Columns, print_rows
+from logd.cli.progress import progress
 from logd.cli.references import parse_filters, short_id
 from logd.cli.tables import ago, local_time
 from logd.cli.terminal import visible
@@ -124,9 +127,7 @@ def import_(
         "fromSrc": "-", "repo": repository or None, "tag": tag or None, "message": message, "platform": platform,
         "changes": list(changes),
     }  # fmt: skip
-    with opened(file) as source:
-        response = client.request("POST", "/images/create", query, body=blocks(source))
-    for item in progress(response):
+    for item in results(upload(client, "/images/create", query, file)):
         if "status" in item:
             sys.stdout.write(f"{visible(item['status'])}\n")
 
@@ -145,9 +146,7 @@ def load(client: Client, *, file: str, quiet: bool) -> None:
     """Load images from an archive of `docker save` or an OCI layout."""
     if file == "-" and sys.stdin.isatty():
         raise InvalidParameter("requested load from stdin, but stdin is empty (use -i FILE, or a pipe)")
-    with opened(file) as source:
-        response = client.request("POST", "/images/load", {"quiet": True}, body=blocks(source))
-    for item in progress(response):
+    for item in results(upload(client, "/images/load", {"quiet": True}, file, quiet=quiet)):
         if "stream" in item and not quiet:
             sys.stdout.write(f"{visible(item['stream'].rstrip())}\n")
 
@@ -156,6 +155,15 @@ def split_reference(name: str) -> tuple[str, str]:
     """Return repository and tag; a colon before the last slash belongs to a registry's port."""
     head, colon, tag = name.rpartition(":")
     return (head, tag) if colon and "/" not in tag else (name, "")
+
+
+def upload(client: Client, path: str, query: Query, file: str, *, quiet: bool = False) -> Response:
+    """Send a file, or standard input for `-`, and return the answer. Raises InvalidParameter if it can't be read."""
+    with opened(file) as source:
+        status = os.fstat(source.fileno())
+        total = status.st_size if stat.S_ISREG(status.st_mode) else None
+        with progress(f"Sending {'standard input' if file == '-' else file}", total, quiet=quiet) as advance:
+            return client.request("POST", path, query, body=blocks(source, advance))
 
 
 @contextmanager
@@ -172,24 +180,25 @@ def opened(file: str) -> Iterator[BinaryIO]:
         yield source
 
 
-def blocks(source: BinaryIO) -> Iterator[bytes]:
-    """Yield the source's bytes."""
+def blocks(source: BinaryIO, advance: Callable[[int], object]) -> Iterator[bytes]:
+    """Yield the source's bytes, and tell how many they are."""
     while block := source.read(BLOCK_BYTES):
+        advance(len(block))
         yield block
 
 
-def progress(response: Response) -> Iterator[dict[str, Any]]:
+def results(response: Response) -> Iterator[dict[str, Any]]:
     """Yield the objects of a stream of JSON lines. Raises LogdError for the error that one of them reports."""
     rest = b""
     with response:
         while not response.ended:
             *lines, rest = (rest + response.receive()).split(b"\n")
-            yield from map(_progress_item, filter(bytes.strip, lines))
+            yield from map(_result, filter(bytes.strip, lines))
     if rest.strip():
-        yield _progress_item(rest)
+        yield _result(rest)
 
 
-def _progress_item(line: bytes) -> dict[str, Any]:
+def _result(line: bytes) -> dict[str, Any]:
     item: dict[str, Any] = json.loads(line)
     if "error" in item:
         raise LogdError(str(item["error"]))

@@ -25,11 +25,13 @@ from logd.cli import (
     stats_command,
     system_commands,
     top,
+    update_command,
     volume_commands,
 )
 from logd.cli.client import DEFAULT_HOST, Client
 from logd.cli.command import Group
 from logd.cli.completion import CONTAINER, PassedOn, completion, flags_of_daemon, flags_of_logs
+from logd.cli.copying.command import cp
 from logd.cli.output import STDERR_FD, write_all
 from logd.cli.references import Several
 from logd.cli.terminal import visible
@@ -109,9 +111,11 @@ for _command in (
     container_commands.unpause,
     container_commands.wait,
     container_commands.rename,
+    update_command.update,
     container_commands.port,
     container_commands.rm,
     inspect_command.inspect,
+    cp,
     file_commands.diff,
     file_commands.export,
     file_commands.commit,

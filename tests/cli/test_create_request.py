@@ -67,7 +67,9 @@ def test_a_mount_that_is_not_understood_is_refused(word: str, problem: str) -> N
 
 
 def test_networks_and_limits_that_are_not_understood_are_refused() -> None:
-    nothing = dict.fromkeys(("network", "network_alias"), ()) | dict.fromkeys(("ip", "ip6", "mac_address"))
+    nothing = dict.fromkeys(("network", "network_alias", "link", "link_local_ip"), ()) | dict.fromkeys(
+        ("ip", "ip6", "mac_address")
+    )
     assert networks(nothing) == {}
     assert networks(nothing | {"network": ["name=a,alias=x,ip=10.0.0.2", "b"], "network_alias": ["y"]}) == {
         "a": {"Aliases": ["x", "y"], "IPAMConfig": {"IPv4Address": "10.0.0.2"}},

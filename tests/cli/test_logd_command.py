@@ -15,6 +15,7 @@ from typing import Any
 import click
 import pytest
 from cli_peer import Peer, Request, send_json
+from screen import Screen
 
 from logd.cli.command import Command
 from logd.cli.tables import ago, span
@@ -302,6 +303,20 @@ def test_load_from_standard_input_says_what_it_loaded(peer: Peer, logd: Logd) ->
     done = logd("load", input="archive")
     assert (done.returncode, done.stdout) == (0, "Loaded image: a:1\n")
     assert peer.requests[0].body == b"archive"
+
+
+@pytest.mark.parametrize("arguments", [("import",), ("load", "-i"), ("load", "-q", "-i")])
+def test_a_terminal_shows_how_far_a_transfer_has_come_a_pipe_and_q_do_not(
+    peer: Peer, logd: Logd, screen: Screen, tmp_path: Path, arguments: tuple[str, ...]
+) -> None:
+    (tmp_path / "x.tar").write_bytes(b"tar" * 1_000_000)
+    for path in ("create", "load"):
+        peer.routes[f"POST /images/{path}"] = lambda _: [b'{"status":"done"}\n']
+    assert logd(*arguments, str(tmp_path / "x.tar"), capture_output=False, stderr=screen.slave).returncode == 0
+    os.write(screen.slave, b"\nEND")
+    screen.read_until(b"END")
+    assert (b"Sending " in screen.text) is ("-q" not in arguments)
+    assert logd(*arguments, str(tmp_path / "x.tar")).stderr == ""
 
 
 def test_an_error_within_progress_is_an_error(peer: Peer, logd: Logd) -> None:

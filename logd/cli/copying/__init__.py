@@ -1,0 +1,1 @@
+"""`logd cp`: files between a container and this machine, as tar archives over the API."""
