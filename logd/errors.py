@@ -2,6 +2,7 @@
 
     LogdError                 500  the daemon or the system failed
     ├── InvalidParameter      400  the request or setting is wrong; the message says what is accepted
+    ├── Unauthorized          401  who asks has not shown who they are
     ├── Forbidden             403  understood and refused
     ├── NotFound              404  no such container, image, …
     ├── NotAcceptable         406
@@ -27,6 +28,12 @@ class InvalidParameter(LogdError):
 
     status = 400
     exit_code = 125
+
+
+class Unauthorized(LogdError):
+    """Who asks has not shown, to us or to a registry, who they are."""
+
+    status = 401
 
 
 class Forbidden(LogdError):

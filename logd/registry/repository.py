@@ -1,0 +1,224 @@
+"""A repository of a registry: its manifests and blobs, read from whichever endpoint has them, written to the one.
+
+Source: OCI distribution-spec, "Pull" and "Push".
+"""
+
+import contextlib
+import hashlib
+import re
+from collections.abc import AsyncIterator, Callable, Sequence
+from typing import Any, Final, NamedTuple, Self
+
+import aiohttp
+from yarl import URL
+
+from logd.errors import InvalidParameter, LogdError, NotFound
+from logd.registry.connection import Connection, Refused
+from logd.registry.endpoint import Endpoint, endpoints
+from logd.registry.settings import Credentials, Settings
+
+MAX_MANIFEST: Final = 4 << 20
+"""Bytes; the specification has registries take at least as much."""
+LINE_ERRORS: Final = (aiohttp.ClientError, OSError, TimeoutError)
+ACCEPTED: Final = (
+    "application/vnd.oci.image.index.v1+json",
+    "application/vnd.docker.distribution.manifest.list.v2+json",
+    "application/vnd.oci.image.manifest.v1+json",
+    "application/vnd.docker.distribution.manifest.v2+json",
+    "application/vnd.docker.distribution.manifest.v1+prettyjws",
+    "application/vnd.docker.distribution.manifest.v1+json",
+)
+"""Asked for; those of schema 1 too, so that they can be refused by name."""
+_RANGE: Final = re.compile(r"bytes (\d+)-\d+/(?:\d+|\*)")
+
+
+class Found(NamedTuple):
+    """A manifest or an index as the registry has it: verified if it was asked for by digest."""
+
+    data: bytes
+    media_type: str
+    digest: str
+
+
+class Rest(NamedTuple):
+    """The bytes of a blob from `start` on; `length` is how many there are, if the registry says so."""
+
+    start: int
+    length: int | None
+    chunks: AsyncIterator[bytes]
+
+
+class Repository:
+    """`path` in the registry `domain`; `actions` are pull, or push and pull. To be closed, as a context manager."""
+
+    def __init__(self, domain: str, path: str, settings: Settings, credentials: Credentials, actions: str) -> None:
+        self._domain = domain
+        self._path = path
+        self._settings = settings
+        self._credentials = credentials
+        self._actions = actions
+        self._connections: list[Connection] = []
+        self._current: Connection | None = None
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        for connection in self._connections:
+            await connection.__aexit__()
+
+    async def open(self, *, mirrors: bool = True, mount_from: Sequence[str] = ()) -> None:
+        """Find an endpoint that answers. `mount_from` are repositories of the registry whose blobs are to be read too.
+
+        Raises LogdError with what the last one said.
+        """
+        scopes = [f"repository:{self._path}:{self._actions}", *(f"repository:{one}:pull" for one in mount_from)]
+        if not self._path:
+            scopes = []
+        found = await endpoints(self._domain, self._settings, mirrors=mirrors)
+        problem: Exception | None = None
+        for endpoint in found:
+            connection = Connection(endpoint, self._settings, self._credentials, scopes)
+            try:
+                await _greet(connection)
+            except LINE_ERRORS as error:
+                problem = error
+                await connection.__aexit__()
+                continue
+            except LogdError:
+                await connection.__aexit__()
+                if not endpoint.mirror:
+                    raise
+                continue
+            self._connections.append(connection)
+            if not endpoint.mirror:
+                break
+        if not self._connections:
+            raise Refused(f'Get "{found[-1].url}/v2/": {told(problem)}')
+        self._current = self._connections[0]
+
+    @property
+    def endpoint(self) -> Endpoint:
+        """The one that answers now."""
+        return self._connection.endpoint
+
+    @property
+    def identity_token(self) -> str:
+        """See Connection."""
+        return self._connection.identity_token
+
+    @property
+    def _connection(self) -> Connection:
+        assert self._current is not None
+        return self._current
+
+    async def check(self) -> None:
+        """Ask for nothing but whether the credentials are good. Raises Unauthorized."""
+        async with self._connection.request("GET", "/v2/"):
+            pass
+
+    async def manifest(self, wanted: str) -> Found:
+        """Return what a tag or digest names, of the first endpoint that has it. Raises NotFound, InvalidParameter."""
+        for connection in self._connections:
+            try:
+                found = await self._manifest(connection, wanted)
+            except (*LINE_ERRORS, LogdError):
+                if connection is self._connections[-1]:
+                    raise
+                continue
+            self._current = connection
+            return found
+        raise NotFound(f"manifest unknown: {wanted}")
+
+    async def _manifest(self, connection: Connection, wanted: str) -> Found:
+        headers = {"Accept": ", ".join(ACCEPTED)}
+        async with connection.request("GET", f"/v2/{self._path}/manifests/{wanted}", headers=headers) as response:
+            data = b""
+            async for chunk in response.content.iter_any():
+                data += chunk
+                if len(data) > MAX_MANIFEST:
+                    raise InvalidParameter(f"the manifest of {wanted} is longer than {MAX_MANIFEST} bytes")
+            media_type = response.content_type
+        digest = f"sha256:{hashlib.sha256(data).hexdigest()}"
+        if wanted.startswith("sha256:") and digest != wanted:
+            raise InvalidParameter(f"manifest verification failed for digest {wanted}: it has {digest}")
+        return Found(data, media_type, digest)
+
+    async def has_manifest(self, wanted: str) -> bool:
+        """Say whether the registry has a manifest."""
+        headers = {"Accept": ", ".join(ACCEPTED)}
+        try:
+            async with self._connection.request("HEAD", f"/v2/{self._path}/manifests/{wanted}", headers=headers):
+                return True
+        except NotFound:
+            return False
+
+    @contextlib.asynccontextmanager
+    async def blob(self, digest: str, offset: int) -> AsyncIterator["Rest"]:
+        """Give a blob from `offset` on, or from its beginning if the registry has no ranges.
+
+        Raises NotFound, Unavailable and the line's errors.
+        """
+        headers = {"Range": f"bytes={offset}-"} if offset else {}
+        where = f"/v2/{self._path}/blobs/{digest}"
+        async with self._connection.request("GET", where, headers=headers, expect=(200, 206, 416)) as response:
+            if response.status == 416:
+                raise Refused(f"the registry has no byte {offset} of {digest}")
+            start = 0
+            if response.status == 206:
+                match = _RANGE.fullmatch(response.headers.get("Content-Range", ""))
+                start = int(match[1]) if match else -1
+                if start != offset:
+                    raise Refused(f"the registry answers with byte {start} of {digest}, where {offset} was asked for")
+            yield Rest(start, response.content_length, response.content.iter_any())
+
+    async def has_blob(self, digest: str) -> bool:
+        """Say whether the registry has a blob."""
+        try:
+            async with self._connection.request("HEAD", f"/v2/{self._path}/blobs/{digest}"):
+                return True
+        except NotFound:
+            return False
+
+    async def begin_upload(self, digest: str, mount_from: str = "") -> URL | None:
+        """Have `digest` from another repository of the registry, or return where to send it; None: it is there."""
+        query = {"mount": digest, "from": mount_from} if mount_from else {}
+        where = URL.build(path=f"/v2/{self._path}/blobs/uploads/", query=query)
+        async with self._connection.request("POST", str(where), expect=(201, 202)) as response:
+            return None if response.status == 201 else self._location(response)
+
+    async def upload(self, where: URL, digest: str, size: int, chunks: Callable[[], AsyncIterator[bytes]]) -> None:
+        """Send a blob of `size` bytes in one piece, and have the registry verify it."""
+        headers = {"Content-Length": str(size), "Content-Type": "application/octet-stream"}
+        async with self._connection.request("PATCH", where, headers=headers, data=chunks(), expect=(202,)) as response:
+            where = self._location(response)
+        async with self._connection.request("PUT", where.update_query(digest=digest), expect=(201,)):
+            pass
+
+    async def put_manifest(self, name: str, data: bytes, media_type: str) -> str:
+        """Give the manifest the name `name`, a tag or its digest; return the digest."""
+        headers = {"Content-Type": media_type}
+        where = f"/v2/{self._path}/manifests/{name}"
+        async with self._connection.request("PUT", where, headers=headers, data=data, expect=(201, 202)):
+            return f"sha256:{hashlib.sha256(data).hexdigest()}"
+
+    def _location(self, response: aiohttp.ClientResponse) -> URL:
+        text = response.headers.get("Location", "")
+        if not text:
+            raise Refused("the registry does not say where to send the blob")
+        return response.url.join(URL(text, encoded=True))
+
+
+async def _greet(connection: Connection) -> None:
+    """Find out whether there is a registry; that it wants to know who asks is answer enough."""
+    async with connection.request("GET", "/v2/", expect=(200, 401)):
+        pass
+
+
+def told(error: BaseException | None) -> str:
+    """Return what an error of the line says, in one line."""
+    text: Any = getattr(error, "os_error", None)
+    text = (text.strerror if isinstance(text, OSError) else None) or str(error) or type(error).__name__
+    if isinstance(error, TimeoutError):
+        text = "the registry does not answer (timeout)"
+    return " ".join(str(text).split())
