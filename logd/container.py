@@ -131,8 +131,8 @@ class Record(msgspec.Struct, kw_only=True):
     """Of the runs that have ended."""
     usage_run: int = 0
     """The last run whose counters are in `usage`."""
-    networks: dict[str, EndpointSettings] = {}
-    """How it is to be connected, by the network's name; nothing of a container that an older logd made."""
+    networks: dict[str, EndpointSettings] | None = None
+    """How it is to be connected, by the network's name; None of a container that an older logd made."""
     endpoints: list[Endpoint] = []
     """Its interfaces, while it has a network namespace."""
 
@@ -192,7 +192,7 @@ class Container:
         self.asked_logging = record.asked_logging
         self.usage = record.usage
         self.usage_run = record.usage_run
-        self.networks = record.networks
+        self.networks = _first_networks(self.host) if record.networks is None else record.networks
         self.endpoints = record.endpoints
         self.last_sample: Sample | None = None
         self.usage_lock = threading.Lock()
@@ -326,6 +326,12 @@ class Container:
 
     def _forget(self, future: asyncio.Future[int]) -> None:
         self._waiters = [one for one in self._waiters if one[1] is not future]
+
+
+def _first_networks(host: HostConfig) -> dict[str, EndpointSettings]:
+    """Return the settings of a container of which they are not known: those of its network mode."""
+    mode = host.network_mode or "bridge"
+    return {} if mode in {"host", "none"} or mode.startswith("container:") else {mode: EndpointSettings()}
 
 
 def encode(record: Record) -> bytes:

@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING, Any, Final
 from aiohttp import web
 
 from logd.api import viewers
-from logd.api.call import Call, Route, answer, done
+from logd.api.call import Call, Route, Version, answer, done
 from logd.api.filters import Filters, parse_filters
 from logd.errors import Conflict, InvalidParameter, NotFound
+from logd.network.state import PREDEFINED
 
 if TYPE_CHECKING:
     from logd.container import Container
@@ -182,9 +183,19 @@ async def inspect_container(call: Call) -> web.Response:
         shown = await asyncio.to_thread(call.engine.inspect, container, size=True)
     else:
         shown = call.engine.inspect(container)
+    if call.version < Version(1, 45):
+        _name_by_id(container, shown)
     if call.viewer:
         return answer(viewers.container(shown))
     return answer(shown | {"Logd": {"Drivers": await call.engine.deliveries(container.id)}})
+
+
+def _name_by_id(container: "Container", shown: dict[str, Any]) -> None:
+    """Enter the short id and the host name as aliases, where they were before API 1.45; Compose v1 looks for them."""
+    for network, endpoint in shown["NetworkSettings"]["Networks"].items():
+        if network not in PREDEFINED:
+            names = (*(endpoint["Aliases"] or ()), container.id[:12], container.spec.hostname)
+            endpoint["Aliases"] = list(dict.fromkeys(one for one in names if one))
 
 
 async def top(call: Call) -> web.Response:

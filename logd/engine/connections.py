@@ -34,6 +34,7 @@ BRIDGE_TRIES: Final = 100
 SHARED_NETWORK: Final = (
     "container sharing network namespace with another container or host cannot be connected to any other network"
 )
+HOST_NETWORK: Final = "container cannot be disconnected from host network or connected to host network"
 NO_NETWORK: Final = "container cannot be connected to multiple networks with one of the networks in private (none) mode"
 
 
@@ -55,8 +56,6 @@ class Connections:
         await self.leave(container)  # what a cleaning that failed has left
         async with networks.lock:
             networks.occupants[container.id] = container
-            if _lacks_settings(container):
-                container.networks = {container.host.network_mode: EndpointSettings()}
             for name, settings in container.networks.items():
                 network = networks.get(name)
                 if network.is_default and not networks.endpoints_in(network):
@@ -227,7 +226,8 @@ class Connections:
                 raise LogdError(f"can't connect {container.name} to network {network.name}: {error}") from error
 
     async def _connect(self, network: Network, container: Container, settings: EndpointSettings) -> None:
-        _check_changeable(network, container)
+        _check_present(container)
+        _check_connectable(network, container)
         if network.name in container.networks:
             raise Forbidden(f"endpoint with name {container.name} already exists in network {network.name}")
         if container.state.has_process:
@@ -266,9 +266,8 @@ class Connections:
                 raise LogdError(f"can't disconnect {container.name} from network {network.name}: {error}") from error
 
     async def _disconnect(self, network: Network, container: Container) -> None:
-        _check_changeable(network, container)
-        if network.name not in container.networks:
-            raise LogdError(f"container {container.id} is not connected to network {network.name}")
+        _check_present(container)
+        _check_disconnectable(network, container)
         endpoint = next((one for one in container.endpoints if one.network_id == network.id), None)
         container.networks = {name: one for name, one in container.networks.items() if name != network.name}
         if endpoint is not None and is_member(container):
@@ -367,22 +366,29 @@ def _forward(network: Network) -> None:
         log.info("the host forwards packets from now on: network %s has a way out", network.name)
 
 
-def _lacks_settings(container: Container) -> bool:
-    """Tell whether a container that has a network of its own has lost all settings, or was made by an older logd."""
+def _check_connectable(network: Network, container: Container) -> None:
     mode = container.host.network_mode
-    return not (container.networks or container.spec.network_disabled or mode in {"none", "host"} or ":" in mode)
-
-
-def _check_changeable(network: Network, container: Container) -> None:
-    if container.removed or container.state.removing or container.state.dead:
-        raise Conflict(f"container {container.id} is marked for removal and cannot be connected or disconnected")
-    mode = container.host.network_mode
-    if mode == "host" or network.driver == "host":
-        raise InvalidParameter("container cannot be disconnected from host network or connected to host network")
-    if mode.startswith("container:"):
+    if network.driver == "host":
+        raise InvalidParameter(HOST_NETWORK)
+    if mode == "host" or mode.startswith("container:"):
         raise InvalidParameter(SHARED_NETWORK)
     if mode == "none" or network.driver == "null":
         raise InvalidParameter(NO_NETWORK)
+
+
+def _check_disconnectable(network: Network, container: Container) -> None:
+    mode = container.host.network_mode
+    if mode == network.name == "host":
+        raise InvalidParameter(HOST_NETWORK)
+    if mode == network.name == "none":
+        raise InvalidParameter(NO_NETWORK)
+    if network.name not in container.networks:
+        raise LogdError(f"container {container.id} is not connected to network {network.name}")
+
+
+def _check_present(container: Container) -> None:
+    if container.removed or container.state.removing or container.state.dead:
+        raise Conflict(f"container {container.id} is marked for removal and cannot be connected or disconnected")
 
 
 def _build(sandbox: Path, interfaces: list[Interface], gateways: list[Gateway]) -> None:

@@ -154,7 +154,7 @@ def _name(networks: Networks, ref: str) -> str:
 def _check_sharing(spec: ContainerSpec, host: HostConfig, named: Mapping[str, EndpointSettings]) -> None:
     """Refuse what can't be one's own in another container's namespace."""
     if not host.network_mode.partition(":")[2]:
-        raise InvalidParameter("invalid container format container:<name|id>")
+        raise InvalidParameter("Invalid network mode: invalid container format container:<name|id>")
     conflicts = (
         ("hostname and the network mode", spec.hostname),
         ("dns and the network mode", host.dns or host.dns_search or host.dns_options),

@@ -64,7 +64,8 @@ def endpoints_shape(networks: Networks, container: Container) -> dict[str, Any]:
     mode = container.host.network_mode
     if mode.startswith("container:"):
         return {}
-    settings: Mapping[str, EndpointSettings] = container.networks or {mode or "bridge": EndpointSettings()}
+    lone = mode in {"host", "none"}
+    settings: Mapping[str, EndpointSettings] = {mode: EndpointSettings()} if lone else container.networks
     present = {one.network_id: one for one in container.endpoints} if is_member(container) else {}
     shown = {}
     for name, asked in settings.items():

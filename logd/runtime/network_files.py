@@ -98,12 +98,14 @@ def hosts(spec: ContainerSpec, host: HostConfig, of_the_host: str | None, setup:
         head += "\n"
     own = "" if of_the_host is not None else "".join(_own_lines(spec, setup.addresses or ("127.0.0.1",)))
     gateway = "127.0.0.1" if of_the_host is not None else setup.gateway
-    return head + own + "".join(_extra_line(entry, gateway) for entry in host.extra_hosts)
+    return head + "".join(_extra_line(entry, gateway) for entry in host.extra_hosts) + own
 
 
 def _own_lines(spec: ContainerSpec, addresses: Iterable[str]) -> list[str]:
-    whole = f"{spec.hostname}.{spec.domainname} {spec.hostname}" if spec.domainname else spec.hostname
-    return [f"{address}\t{whole}\n" for address in addresses]
+    """Return a line for each address: the name with its domain, the name, and its first part, as Docker has it."""
+    whole = f"{spec.hostname}.{spec.domainname}" if spec.domainname else spec.hostname
+    names = " ".join(dict.fromkeys((whole, spec.hostname, whole.partition(".")[0])))
+    return [f"{address}\t{names}\n" for address in addresses]
 
 
 def _extra_line(entry: str, gateway: str) -> str:

@@ -209,6 +209,8 @@ def test_a_running_container_is_connected_and_disconnected(world):
     assert "eth1" not in world.beside("lively", "ip link")
     absent = world.docker("network", "disconnect", "later", "lively", check=False)
     assert "is not connected to network later" in refused(absent)
+    world.docker("restart", "-t", "0", "lively")
+    assert json.loads(world.docker("inspect", "lively").stdout)[0]["NetworkSettings"]["Networks"] == {}
 
 
 def test_a_container_may_be_in_several_networks_from_the_start(world):
@@ -228,6 +230,12 @@ def test_a_stopped_container_is_connected_at_its_next_start(world):
     world.docker("start", "sleeper")
     assert world.endpoint("sleeper", "waiting")["IPAddress"]
     assert "eth1" in world.beside("sleeper", "ip link")
+    assert world.endpoint("sleeper", "waiting")["Aliases"] is None
+    older = {**world.daemon.environment, "DOCKER_API_VERSION": "1.44"}
+    command = ["docker", "inspect", "sleeper"]
+    shown = subprocess.run(command, check=True, env=older, capture_output=True, text=True, timeout=60).stdout
+    (inspected,) = json.loads(shown)
+    assert inspected["NetworkSettings"]["Networks"]["waiting"]["Aliases"] == [inspected["Id"][:12]]
 
 
 def test_a_container_joins_anothers_network_with_its_names(world):

@@ -146,7 +146,7 @@ def test_the_host_name_and_the_network_files(containers):
         host=host,
     )
     assert text.startswith("web\ncorp\nweb\n127.0.0.1\tlocalhost\n")
-    assert "127.0.0.1\tweb.corp web\n10.0.0.9\tdb\n::5\tsix\n" in text
+    assert "10.0.0.9\tdb\n::5\tsix\n127.0.0.1\tweb.corp web\n" in text
     assert "nameserver 9.9.9.9\n" in text
     assert "search example.org\n" in text
     assert text.endswith("\nweb\n")
