@@ -51,14 +51,17 @@ class _Layout(msgspec.Struct, frozen=True, rename="camel"):
 
 @dataclass(frozen=True)
 class PlannedImage:
-    """An image of the archive: its config, and which file holds the tar, perhaps compressed, of which layer."""
+    """An image to be: its config, and which file holds the tar, perhaps compressed, of which layer.
+
+    `manifests` are the documents that told of it: its manifest, and the index that it was chosen from.
+    """
 
     config: bytes
     document: Document
     layers: list[Path]
     names: list[Reference]
     digests: list[Reference] = field(default_factory=list)
-    manifest: bytes | None = None
+    manifests: list[bytes] = field(default_factory=list)
     parent: str = ""
 
     @property
@@ -211,4 +214,4 @@ def _image(archive: _Archive, descriptor: Descriptor, name: str) -> PlannedImage
         reference = references.parse(name)
         names = [reference.with_default_tag()._replace(digest="")] if reference.tag or not reference.digest else []
         digests = [reference._replace(tag="", digest=descriptor.digest)]
-    return PlannedImage(content, document, layers, names, digests, manifest=data)
+    return PlannedImage(content, document, layers, names, digests, manifests=[data])

@@ -79,6 +79,13 @@ class Layers:
             self.discard(list(self._catalog.drop_unused_layers().values()))
             await asyncio.shield(asyncio.to_thread(remove_path, folder))
 
+    def lease(self, ingest: Ingest, chain_id: str) -> bool:
+        """Hold a layer if it is there."""
+        if not self._catalog.lease(chain_id):
+            return False
+        ingest.leases.append(chain_id)
+        return True
+
     async def unpack(self, ingest: Ingest, chain: Sequence[str], diff_id: str, file: Path, tell: Tell) -> None:
         """Have the layer `chain[-1]` on top of the others, whose tar is `file`, and hold it.
 
@@ -118,9 +125,8 @@ class Layers:
     def hold(self, ingest: Ingest, chain: Sequence[str]) -> None:
         """Hold layers that are there. Raises NotFound."""
         for chain_id in chain:
-            if not self._catalog.lease(chain_id):
+            if not self.lease(ingest, chain_id):
                 raise NotFound(f"No such layer: {chain_id}")
-            ingest.leases.append(chain_id)
 
     def sync(self) -> None:
         """Make every tree durable (syncfs(2): one call for all their files)."""

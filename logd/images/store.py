@@ -13,6 +13,8 @@ Methods without `async` work on memory and one small file; they may be called fr
 """
 
 import asyncio
+import contextlib
+import os
 import threading
 import time
 from collections.abc import AsyncIterable, Awaitable, Callable, Collection, Mapping, Sequence
@@ -226,7 +228,7 @@ class ImageStore:
             planned = await asyncio.to_thread(archive.read, folder, listing["files"], listing["links"])
             for one in planned:
                 await self._unpack_all(ingest, one, None if quiet else progress)
-            messages = await asyncio.to_thread(self._enter, planned)
+            messages = await asyncio.to_thread(self.enter, planned)
         for message in messages:
             await progress({"stream": f"{message}\n"})
         return [one.id for one in planned]
@@ -252,7 +254,7 @@ class ImageStore:
             diff_id = await self._layers.unpack_stream(ingest, aiter(chunks))
             data = config.imported(diff_id, run_config, message, system)
             planned = PlannedImage(data, config.parse(data), [], [name] if name else [])
-            await asyncio.to_thread(self._enter, [planned])
+            await asyncio.to_thread(self.enter, [planned])
         return self.resolve(planned.id)
 
     async def commit(
@@ -275,8 +277,31 @@ class ImageStore:
             diff_id = None if layer is None else await self._layers.unpack_stream(ingest, aiter(layer), base.chain)
             data = config.committed(base.config, diff_id, run_config, step)
             planned = PlannedImage(data, config.parse(data), [], [name] if name else [])
-            await asyncio.to_thread(self._enter, [planned], base.id)
+            await asyncio.to_thread(self.enter, [planned], base.id)
         return self.resolve(planned.id)
+
+    # what loads and pulls are made of
+
+    def ingest(self) -> contextlib.AbstractAsyncContextManager[Ingest]:
+        """Give a folder for one load; layers that no image came to hold go with it."""
+        return self._layers.ingest()
+
+    def lease(self, ingest: Ingest, chain_id: str) -> bool:
+        """Hold a layer, by its chain id, if it is there."""
+        return self._layers.lease(ingest, chain_id)
+
+    async def unpack(self, ingest: Ingest, chain: Sequence[str], diff_id: str, file: Path, tell: Tell) -> None:
+        """Have the layer `chain[-1]` on the others, whose tar is `file`, and hold it. Raises InvalidParameter."""
+        await self._layers.unpack(ingest, chain, diff_id, file, tell)
+
+    def hold_blob(self, ingest: Ingest, digest: str) -> Path | None:
+        """Return a file with the tar of a layer, by the digest that a registry has for it, if it is kept."""
+        with self._catalog.lock:
+            if digest not in self._catalog.layer_blobs():
+                return None
+            path = ingest.new_name()
+            os.link(self._blobs.path(digest), path)
+            return path
 
     async def _unpack_all(self, ingest: Ingest, planned: PlannedImage, progress: Progress | None) -> None:
         """Have every layer of the image, each leased."""
@@ -285,7 +310,7 @@ class ImageStore:
             tell = await _teller(progress, diff_id, file)
             await self._layers.unpack(ingest, chain[: number + 1], diff_id, file, tell)
 
-    def _enter(self, planned: Sequence[PlannedImage], base: str = "") -> Sequence[str]:
+    def enter(self, planned: Sequence[PlannedImage], base: str = "") -> Sequence[str]:
         """Make the images durable and visible, all at once; return Docker's messages. `base` becomes their parent."""
         self._layers.sync()
         messages: list[str] = []
@@ -293,7 +318,7 @@ class ImageStore:
         with self._catalog.lock:
             for one in planned:
                 self._blobs.add(one.config)
-                manifests = [self._blobs.add(one.manifest)] if one.manifest is not None else []
+                manifests = [self._blobs.add(data) for data in one.manifests]
                 record = ImageRecord(config.chain_ids(one.document.diff_ids), manifests=manifests)
                 self._catalog.detached.pop(one.id, None)
                 kept = self._catalog.images.setdefault(one.id, record)
