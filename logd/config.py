@@ -21,12 +21,15 @@ from logd.config_kinds import (
     FILE_PATH,
     GROUP,
     HOSTS,
+    INSECURE,
     INTERFACE,
     LABEL_NAMES,
     LABELS,
     LISTEN_ADDRESS,
+    MIRRORS,
     PATH,
     POOLS,
+    PROXY,
     RAM_SIZE,
     RUNTIMES,
     SOCKET_PATH,
@@ -194,6 +197,20 @@ class DaemonConfig:
         WORDS, (), "containers' options in resolv.conf", flag="dns-opt", reloadable=True
     )
     dns_search: tuple[str, ...] = _option(WORDS, (), "containers' search domains", reloadable=True)
+    registry_mirrors: tuple[str, ...] = _option(
+        MIRRORS, (), "asked for what Docker Hub has, in this order", flag="registry-mirror", reloadable=True
+    )
+    insecure_registries: tuple[str, ...] = _option(
+        INSECURE, (), "spoken to without TLS or with any certificate", flag="insecure-registry", reloadable=True
+    )
+    max_concurrent_downloads: int = _option(whole(1), 3, "layers that come at once", reloadable=True)
+    max_concurrent_uploads: int = _option(whole(1), 5, "layers that go at once", reloadable=True)
+    max_download_attempts: int = _option(whole(1), 5, "tries of a transfer that gets no further", reloadable=True)
+    http_proxy: str = _option(PROXY, "", "for registries by http; default: $HTTP_PROXY", key=("proxies", "http-proxy"))
+    https_proxy: str = _option(
+        PROXY, "", "for registries by https; default: $HTTPS_PROXY", key=("proxies", "https-proxy")
+    )
+    no_proxy: str = _option(TEXT, "", "hosts that are reached without; default: $NO_PROXY", key=("proxies", "no-proxy"))
     metrics_addr: str | None = _option(
         LISTEN_ADDRESS,
         None,

@@ -9,6 +9,7 @@ import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Final, NamedTuple
+from urllib.parse import SplitResult, urlsplit
 
 from logd import units
 
@@ -249,6 +250,37 @@ def _pool(value: Any) -> Pool:
     return Pool(base, size)
 
 
+def _url(text: str) -> SplitResult:
+    url = urlsplit(text)
+    if url.scheme not in {"http", "https"} or not url.hostname or url.query or url.fragment or not text.isprintable():
+        raise ValueError
+    return url
+
+
+def _mirrors(value: Any) -> tuple[str, ...]:
+    for one in _strings(value):
+        if _url(one).username is not None:
+            raise ValueError("a mirror's URL can't have a user's name in it")
+    return tuple(one.rstrip("/") for one in value)
+
+
+def _insecure(value: Any) -> tuple[str, ...]:
+    for one in _strings(value):
+        try:
+            ipaddress.ip_network(one, strict=False)
+        except ValueError:
+            if re.fullmatch(r"[A-Za-z0-9.-]+(:\d{1,5})?|\[[0-9A-Fa-f:]+\](:\d{1,5})?", one) is None:
+                raise ValueError(f"insecure registry {one} is not valid: host, host:port or a subnet") from None
+    return tuple(value)
+
+
+def _proxy(value: Any) -> str:
+    text = str(_typed(str)(value))
+    if text:
+        _url(text)
+    return text
+
+
 def _words(value: Any) -> tuple[str, ...]:
     if any(not one or not one.isprintable() or " " in one for one in _strings(value)):
         raise ValueError
@@ -319,6 +351,9 @@ ADDRESSES: Final = Kind("list", "a list of IP addresses", _addresses)
 INTERFACE: Final = Kind("text", "an address with a prefix length, such as 10.10.0.1/24", _interface)
 SUBNET: Final = Kind("text", "a subnet such as 10.10.0.0/24", _subnet)
 POOLS: Final = Kind("list", 'a list such as [{"base": "10.10.0.0/16", "size": 24}]', _pools)
+MIRRORS: Final = Kind("list", "a list of URLs such as https://mirror.example", _mirrors)
+INSECURE: Final = Kind("list", "a list of host, host:port and subnets", _insecure)
+PROXY: Final = Kind("text", "a URL such as http://proxy.example:3128, or an empty string", _proxy)
 WORDS: Final = Kind("list", "a list of words without spaces", _words)
 LABEL_NAMES: Final = Kind("list", "a list of labels' names", _label_names)
 CGROUP: Final = Kind("text", "the path of a cgroup", _cgroup_parent)
