@@ -25,15 +25,23 @@ def check_input(*, interactive: bool, terminal: bool) -> None:
 
 
 def follow(
-    client: Client, identity: str, attached: Response, waiting: Response, *, interactive: bool, terminal: bool
+    client: Client,
+    identity: str,
+    attached: Response,
+    waiting: Response,
+    *,
+    interactive: bool,
+    terminal: bool,
+    sig_proxy: bool = True,
 ) -> int:
     """Carry the streams until the container ends, and return its exit code; or 0 once its terminal has been left.
 
-    `waiting` is the answer to a request that waits for its exit.
+    `waiting` is the answer to a request that waits for its exit. Without `sig_proxy` signals end this command alone.
     """
     waiter = Waiter()
     if not terminal:
-        forward_signals(client, identity)
+        if sig_proxy:
+            forward_signals(client, identity)
         carry(attached, waiter, interactive=interactive)
     else:
         resize(client, identity)

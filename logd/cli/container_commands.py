@@ -6,12 +6,13 @@ from typing import Any
 
 import click
 
+from logd.cli.attach_command import DETACH_KEYS, SIG_PROXY, start_here
 from logd.cli.client import Client, Query, quote
 from logd.cli.command import Command
 from logd.cli.completion import CONTAINER
 from logd.cli.references import each
 from logd.cli.tables import print_table
-from logd.errors import LogdError
+from logd.errors import InvalidParameter, LogdError
 
 CONTAINERS = click.argument("containers", nargs=-1, required=True, type=CONTAINER, metavar="CONTAINER...")
 SIGNAL = click.option(
@@ -28,13 +29,22 @@ def _post(client: Client, container: str, verb: str, query: Query | None = None)
 
 @click.command(
     cls=Command,
-    examples=("logd start web db",),
+    examples=("logd start web db", "logd start -a job", "logd start -ai shell"),
 )
+@click.option("-a", "--attach", "attached", is_flag=True, help="Show its output here; its exit code becomes ours.")
+@click.option("-i", "--interactive", is_flag=True, help="Give it this command's standard input.")
+@SIG_PROXY
+@DETACH_KEYS
 @CONTAINERS
 @click.pass_obj
-def start(client: Client, containers: Sequence[str]) -> None:
-    """Start containers that do not run."""
-    each(containers, lambda one: _post(client, one, "start"))
+def start(client: Client, /, *, containers: Sequence[str], attached: bool, **options: Any) -> int | None:
+    """Start containers that do not run; with -a or -i one, which is attached to before."""
+    if not attached and not options["interactive"]:
+        each(containers, lambda one: _post(client, one, "start"))
+        return None
+    if len(containers) > 1:
+        raise InvalidParameter("--attach: you cannot start and attach multiple containers at once")
+    return start_here(client, containers[0], **options)
 
 
 @click.command(

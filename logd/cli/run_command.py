@@ -7,13 +7,14 @@ from typing import Any, Final
 
 import click
 
+from logd.cli.attach_command import DETACH_KEYS, SIG_PROXY
 from logd.cli.attached import EXIT_DAEMON, UPGRADE, check_input, follow
 from logd.cli.client import Client, Query, Refused
 from logd.cli.command import Command
 from logd.cli.completion import IMAGE
 from logd.cli.create_options import create_options
 from logd.cli.create_request import create_request, id_file
-from logd.errors import LogdError
+from logd.errors import InvalidParameter, LogdError
 
 EXIT_NOT_EXECUTABLE: Final = 126
 EXIT_NOT_FOUND: Final = 127
@@ -46,7 +47,8 @@ class NotStarted(LogdError):
     ),
 )
 @click.option("-d", "--detach", is_flag=True, help="Run in the background and print the container's id.")
-@click.option("--detach-keys", metavar="KEYS", help="Keys that leave its terminal (default: ctrl-p,ctrl-q).")
+@SIG_PROXY
+@DETACH_KEYS
 @create_options
 @click.argument("image", type=IMAGE)
 @click.argument("command", nargs=-1, type=click.UNPROCESSED)
@@ -57,6 +59,8 @@ def run(client: Client, /, *, image: str, command: Sequence[str], **options: Any
     Without -d its output appears here and its exit code becomes this command's. Leaving that to follow it in other
     ways: `logd run -d`, then `logs -f`.
     """
+    if options["detach"] and options["attach"]:
+        raise InvalidParameter("conflicting options: cannot specify both --attach and --detach")
     if not options["detach"]:
         check_input(interactive=options["interactive"], terminal=options["tty"])
     body = create_request(image, command, options)
@@ -116,7 +120,9 @@ def _start(client: Client, identity: str) -> None:
 def _in_foreground(client: Client, identity: str, options: dict[str, Any]) -> int:
     """Attach, start, carry the streams, and return the exit code."""
     interactive, remove = options["interactive"], options["remove"]
-    query = {"stream": True, "stdout": True, "stderr": True, "stdin": interactive, "detachKeys": options["detach_keys"]}
+    wanted = options["attach"] or ("stdout", "stderr")
+    outputs = {name: name in wanted for name in ("stdout", "stderr")}
+    query = {"stream": True, **outputs, "stdin": interactive, "detachKeys": options["detach_keys"]}
     attached = client.request("POST", f"/containers/{identity}/attach", query, headers=UPGRADE)
     condition = "removed" if remove else "next-exit"
     waiting = client.request("POST", f"/containers/{identity}/wait", {"condition": condition})
@@ -128,4 +134,7 @@ def _in_foreground(client: Client, identity: str, options: dict[str, Any]) -> in
                 with contextlib.suppress(LogdError):
                     client.request("DELETE", f"/containers/{identity}", {"force": True, "v": True}).close()
             raise
-        return follow(client, identity, attached, waiting, interactive=interactive, terminal=options["tty"])
+        terminal, sig_proxy = options["tty"], options["sig_proxy"]
+        return follow(
+            client, identity, attached, waiting, interactive=interactive, terminal=terminal, sig_proxy=sig_proxy
+        )

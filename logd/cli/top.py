@@ -2,12 +2,15 @@
 
 import os
 import time
+from collections.abc import Sequence
 from typing import Final
 
 import click
 
 from logd.cli.client import Client
 from logd.cli.command import Command
+from logd.cli.completion import CONTAINER
+from logd.cli.container_commands import top as processes
 from logd.cli.tables import print_json_lines, print_table
 from logd.cli.terminal import is_terminal
 from logd.cli.top_table import COLUMNS, TITLES, Order, cells
@@ -33,7 +36,13 @@ ALL = click.option("-a", "--all", "every", is_flag=True, help="Show containers t
 
 @click.command(
     cls=Command,
-    examples=("logd top", "logd top --sort log", "logd top --once --format json | jq 'select(.cpu_percent > 50)'"),
+    context_settings={"allow_interspersed_args": False},
+    examples=(
+        "logd top",
+        "logd top web",
+        "logd top --sort log",
+        "logd top --once --format json | jq 'select(.cpu_percent > 50)'",
+    ),
 )
 @click.option(
     "-d",
@@ -51,9 +60,30 @@ ALL = click.option("-a", "--all", "every", is_flag=True, help="Show containers t
     "--once", is_flag=True, help="Print the table once, after two looks. So it is where there is no terminal."
 )
 @FORMAT
-@click.pass_obj
-def top(client: Client, *, delay: float, sort: str, reverse: bool, every: bool, once: bool, form: str) -> None:
-    """Show what containers use, live: CPU, memory, network, I/O, pressure, logs. Press ? for the keys."""
+@click.argument("container", required=False, type=CONTAINER)
+@click.argument("ps_options", nargs=-1, type=click.UNPROCESSED, metavar="[PS_OPTIONS]")
+@click.pass_context
+def top(
+    ctx: click.Context,
+    /,
+    *,
+    delay: float,
+    sort: str,
+    reverse: bool,
+    every: bool,
+    once: bool,
+    form: str,
+    container: str | None,
+    ps_options: Sequence[str],
+) -> None:
+    """Show what containers use, live: CPU, memory, network, I/O, pressure, logs. Press ? for the keys.
+
+    With a container, show its processes, once, as `docker top` does.
+    """
+    if container is not None:
+        ctx.invoke(processes, container=container, ps_options=ps_options)
+        return
+    client: Client = ctx.obj
     order = Order(SORTS.index(sort), reverse)
     live = not once and form == "table" and is_terminal(0) and is_terminal(1) and os.environ.get("TERM") != "dumb"
     if live:
