@@ -29,7 +29,7 @@ from logd.config_kinds import (
     MIRRORS,
     PATH,
     POOLS,
-    PROXY,
+    PROXIES,
     RAM_SIZE,
     RUNTIMES,
     SOCKET_PATH,
@@ -41,12 +41,13 @@ from logd.config_kinds import (
     WORDS,
     Kind,
     Pool,
+    Proxies,
     Runtime,
     one_of,
     whole,
 )
 
-__all__ = ["OPTIONS", "DaemonConfig", "Option", "Pool", "Runtime", "find_program", "stock_runtimes"]
+__all__ = ["OPTIONS", "DaemonConfig", "Option", "Pool", "Proxies", "Runtime", "find_program", "stock_runtimes"]
 
 DEFAULT_METRICS_ADDR: Final = "127.0.0.1:9323"
 """The port that Docker's documentation has its metrics at."""
@@ -206,11 +207,9 @@ class DaemonConfig:
     max_concurrent_downloads: int = _option(whole(1), 3, "layers that come at once", reloadable=True)
     max_concurrent_uploads: int = _option(whole(1), 5, "layers that go at once", reloadable=True)
     max_download_attempts: int = _option(whole(1), 5, "tries of a transfer that gets no further", reloadable=True)
-    http_proxy: str = _option(PROXY, "", "for registries by http; default: $HTTP_PROXY", key=("proxies", "http-proxy"))
-    https_proxy: str = _option(
-        PROXY, "", "for registries by https; default: $HTTPS_PROXY", key=("proxies", "https-proxy")
+    proxies: Proxies = _option(
+        PROXIES, Proxies(), "for registries; default: $HTTP_PROXY, $HTTPS_PROXY and $NO_PROXY", flag=""
     )
-    no_proxy: str = _option(TEXT, "", "hosts that are reached without; default: $NO_PROXY", key=("proxies", "no-proxy"))
     metrics_addr: str | None = _option(
         LISTEN_ADDRESS,
         None,

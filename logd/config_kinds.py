@@ -43,6 +43,14 @@ class Pool(NamedTuple):
     size: int
 
 
+class Proxies(NamedTuple):
+    """How registries are reached: URLs, and the hosts and domains that need none, separated by commas."""
+
+    http_proxy: str = ""
+    https_proxy: str = ""
+    no_proxy: str = ""
+
+
 class Kind(NamedTuple):
     """How a setting is read. `shape`: bool, int, text, list or map, which tells a flag how to gather its values."""
 
@@ -274,11 +282,14 @@ def _insecure(value: Any) -> tuple[str, ...]:
     return tuple(value)
 
 
-def _proxy(value: Any) -> str:
-    text = str(_typed(str)(value))
-    if text:
-        _url(text)
-    return text
+def _proxies(value: Any) -> Proxies:
+    given = {name.replace("-", "_"): text for name, text in _string_map(value).items()}
+    if unknown := given.keys() - set(Proxies._fields):
+        raise ValueError(f"unknown {', '.join(sorted(name.replace('_', '-') for name in unknown))}")
+    for name in given.keys() - {"no_proxy"}:
+        if given[name]:
+            _url(given[name])
+    return Proxies(**given)
 
 
 def _words(value: Any) -> tuple[str, ...]:
@@ -353,7 +364,11 @@ SUBNET: Final = Kind("text", "a subnet such as 10.10.0.0/24", _subnet)
 POOLS: Final = Kind("list", 'a list such as [{"base": "10.10.0.0/16", "size": 24}]', _pools)
 MIRRORS: Final = Kind("list", "a list of URLs such as https://mirror.example", _mirrors)
 INSECURE: Final = Kind("list", "a list of host, host:port and subnets", _insecure)
-PROXY: Final = Kind("text", "a URL such as http://proxy.example:3128, or an empty string", _proxy)
+PROXIES: Final = Kind(
+    "map",
+    'an object such as {"http-proxy": "http://proxy.example:3128", "https-proxy": …, "no-proxy": "localhost,.example"}',
+    _proxies,
+)
 WORDS: Final = Kind("list", "a list of words without spaces", _words)
 LABEL_NAMES: Final = Kind("list", "a list of labels' names", _label_names)
 CGROUP: Final = Kind("text", "the path of a cgroup", _cgroup_parent)
