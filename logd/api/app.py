@@ -41,6 +41,7 @@ from logd.api.access import Access
 from logd.api.call import NEWEST, OLDEST, Call, Handler, Parts, Route, Version, failure
 from logd.api.counting import count
 from logd.errors import Forbidden, InvalidParameter, LogdError
+from logd.images.registries import Registries
 
 if TYPE_CHECKING:
     from logd.config import DaemonConfig
@@ -227,7 +228,9 @@ def make_app(
 ) -> web.Application:
     """Return the application. Run it with `handler_cancellation=True`, so that a client's going ends its stream."""
     readers = ThreadPoolExecutor(READER_THREADS, "logs")
-    parts = Parts(engine, images_store, bus, config, watcher, readers, scraper, access)
+    parts = Parts(
+        engine, images_store, Registries(images_store, config), bus, config, watcher, readers, scraper, access
+    )
     modules = (
         system,
         containers,

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from logd.config import DaemonConfig
     from logd.engine.engine import Engine
     from logd.events import EventBus
+    from logd.images.registries import Registries
     from logd.images.store import ImageStore
     from logd.logstore.follow import Watcher
     from logd.metrics.scrape import Scraper
@@ -43,6 +44,7 @@ class Parts:
 
     engine: "Engine"
     images: "ImageStore"
+    registries: "Registries"
     events: "EventBus"
     config: "DaemonConfig"
     watcher: "Watcher"

@@ -11,8 +11,10 @@ from aiohttp import web
 
 from logd import references
 from logd.api import viewers
-from logd.api.call import Call, Route, Version, answer, done, json_line
+from logd.api.call import Call, Route, Version, answer, done
 from logd.api.filters import parse_filters
+from logd.api.progress import Progress
+from logd.api.registries import pull
 from logd.errors import InvalidParameter, LogdError, Unsupported
 from logd.images.image import ContainerUse
 
@@ -143,10 +145,9 @@ async def load(call: Call) -> web.StreamResponse:
 
 
 async def create_image(call: Call) -> web.StreamResponse:
-    """POST /images/create: with `fromSrc=-`, make an image of the files in the body; pulling is refused."""
+    """POST /images/create: with `fromImage`, pull; with `fromSrc=-`, make an image of the files in the body."""
     if call.text("fromImage"):
-        name = _pulled_name(call.text("fromImage"), call.text("tag"))
-        raise Unsupported(f"pulling {name} is not supported: use `docker load` or `docker import` to add an image")
+        return await pull(call)
     source = call.text("fromSrc")
     if source != "-":
         raise Unsupported(f"importing from {source or 'nothing'} is not supported: send the archive (fromSrc=-)")
@@ -170,38 +171,8 @@ async def create_image(call: Call) -> web.StreamResponse:
     return await progress.end()
 
 
-def _pulled_name(image: str, tag: str) -> str:
-    """Return the name as people write it, of the two parts in which clients send it; the tag may be a digest."""
-    name = references.parse(image.removesuffix(":")).familiar
-    return name + ("@" if ":" in tag else ":") + tag if tag else name
-
-
 def _body(call: Call) -> AsyncIterator[bytes]:
     return call.request.content.iter_any()
-
-
-class Progress:
-    """Lines of JSON that tell a client how work goes on; the answer's head is sent with the first."""
-
-    def __init__(self, call: Call) -> None:
-        self._call = call
-        self._response: web.StreamResponse | None = None
-
-    async def send(self, message: dict[str, Any]) -> None:
-        """Send one line."""
-        if self._response is None:
-            self._response = await self._call.stream("application/json")
-        await self._response.write(json_line(message)[:-1] + b"\r\n")
-
-    async def fail(self, error: LogdError) -> None:
-        """Send an error: as the answer's status if that is still possible, else as a line."""
-        if self._response is None:
-            raise error
-        await self.send({"errorDetail": {"message": str(error)}, "error": str(error)})
-
-    async def end(self) -> web.StreamResponse:
-        """Return the answer."""
-        return self._response or await self._call.stream("application/json")
 
 
 ROUTES: Final = [

@@ -39,7 +39,6 @@ class Pulls:
         """Take one image. Raises LogdError: nothing but the beginnings of blobs is left then."""
         config.parse_platform(platform)
         wanted = wanted.with_default_tag()
-        report.tell(f"Pulling from {_shown_path(wanted)}", wanted.digest or wanted.tag)
         try:
             async with connected(wanted.domain, wanted.path, self._settings(), credentials) as remote:
                 image_id, digest, new = await _One(self._store, self._downloads, remote, report).take(wanted, platform)
@@ -63,6 +62,7 @@ class _One:
     async def take(self, wanted: Reference, platform: str) -> tuple[str, str, bool]:
         """Return the image's id, the digest of what the name meant, and whether the name is new to the image."""
         documents, descriptor = await self._manifest(wanted, platform)
+        self._report.about(f"Pulling from {_shown_path(wanted)}", wanted.digest or wanted.tag)
         manifest = manifests.read_manifest(documents[-1], descriptor)
         data = await self._small(manifest.config)
         document = config.parse(data)

@@ -32,6 +32,11 @@ class Report:
         self._messages.append(message)
         self._news.set()
 
+    def about(self, status: str, ident: str) -> None:
+        """Add a message about the image as a whole; `ident` is its tag or digest."""
+        self._messages.append({"status": status, "id": ident})
+        self._news.set()
+
     def end(self) -> None:
         """There is no more to come."""
         self._ended = True
