@@ -66,6 +66,11 @@ class Client:
         if not separator or self._scheme not in {"unix", "tcp"} or not self._address:
             raise InvalidParameter(f"invalid daemon address {self.host!r} (write unix:///path or tcp://host:port)")
 
+    @property
+    def is_local(self) -> bool:
+        """Say whether the daemon is one of this machine."""
+        return self._scheme == "unix"
+
     def request(
         self,
         method: str,

@@ -10,6 +10,7 @@ import click
 from logd.cli import (
     attach_command,
     container_commands,
+    doctor_command,
     driver_commands,
     events_command,
     exec_command,
@@ -136,7 +137,7 @@ for _command in (
     driver_commands.plugins,
     system_commands.version,
     system_commands.info,
-    system_commands.doctor,
+    doctor_command.doctor,
     groups.system,
     completion,
 ):

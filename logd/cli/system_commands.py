@@ -1,4 +1,4 @@
-"""`logd version`, `logd info` and `logd doctor`: the daemon and its host."""
+"""`logd version` and `logd info`: the daemon and its host."""
 
 import sys
 from importlib.metadata import version as installed_version
@@ -10,8 +10,6 @@ from logd.cli.client import Client, Unreachable
 from logd.cli.command import Command
 from logd.cli.formats import print_document
 from logd.cli.tables import print_fields, print_json
-from logd.cli.terminal import visible
-from logd.errors import LogdError
 from logd.units import format_ram_size
 
 FORMAT = click.option(
@@ -89,21 +87,3 @@ def info(client: Client, *, form: str) -> None:
     )
     for warning in found.get("Warnings") or ():
         sys.stderr.write(f"{warning}\n")
-
-
-@click.command(cls=Command, examples=("logd doctor", "logd doctor --json | jq '.[] | select(.status != \"ok\")'"))
-@click.option("--json", "as_json", is_flag=True, help="Print a JSON list.")
-@click.pass_obj
-def doctor(client: Client, *, as_json: bool) -> None:
-    """Look for what makes logs get lost or late on the daemon's host. Exit status 1 if something has to be done."""
-    checks = client.json("GET", "/logd/doctor")
-    if as_json:
-        print_json(checks)
-    else:
-        for check in checks:
-            sys.stdout.write(f"{check['status']:<4}  {visible(check['name'])}: {visible(check['found'])}\n")
-            if check["advice"]:
-                sys.stdout.write(f"      {visible(check['advice'])}\n")
-    failed = [check["name"] for check in checks if check["status"] == "fail"]
-    if failed:
-        raise LogdError(f"to be repaired: {', '.join(failed)}")

@@ -1,1 +1,1 @@
-"""What makes logs get lost or late on this host: checks, each with what was found and what to do."""
+"""What keeps containers from running well and logs from arriving: checks, each with what was found and what to do."""

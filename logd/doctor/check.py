@@ -6,9 +6,9 @@ Status = Literal["ok", "warn", "fail"]
 
 OK: Final = "ok"
 WARN: Final = "warn"
-"""Logs may get lost or late."""
+"""Something may fail, get lost, or let in who should not."""
 FAIL: Final = "fail"
-"""They do, or will."""
+"""It does, or will."""
 
 
 class Check(NamedTuple):

@@ -20,7 +20,7 @@ UNCONFINED: Final = "unconfined"
 
 def space(data_root: Path, min_free: int | None) -> Check:
     """Check the room on the file system of the stores, against what has to stay free (None: by default)."""
-    stat = os.statvfs(data_root)
+    stat = os.statvfs(next(one for one in (data_root, *data_root.parents) if one.exists()))
     free = stat.f_bavail * stat.f_frsize
     reserve = reserve_bytes(StoreOptions(min_free=-1 if min_free is None else min_free), stat.f_blocks * stat.f_frsize)
     found = f"{format_ram_size(free)} free at {data_root}, {format_ram_size(reserve)} of it in reserve (min-free)"

@@ -7,7 +7,6 @@ import ctypes
 import fcntl
 import os
 import resource
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
@@ -84,14 +83,6 @@ def clock() -> Check:
         found = "nothing keeps it right: times of lines may be wrong, and may jump"
         return Check("clock", WARN, found, "run chrony or systemd-timesyncd")
     return Check("clock", OK, "synchronized" if state >= 0 else f"not known: {os.strerror(ctypes.get_errno())}")
-
-
-def limits(version: str, warnings: Sequence[str]) -> Check:
-    """Check the cgroups' controllers, by the warnings that /info has of them."""
-    if warnings:
-        words = "; ".join(one.removeprefix("WARNING: ") for one in warnings)
-        return Check("cgroups", WARN, f"version {version}; {words}", "boot with these controllers switched on")
-    return Check("cgroups", OK, f"version {version}, with all controllers")
 
 
 def _sysctl(root: Path, name: str) -> int:

@@ -530,3 +530,31 @@ def test_every_command_has_help_with_an_example(command: click.Command) -> None:
 def test_spans_of_time_are_dockers(seconds: int, text: str) -> None:
     assert span(seconds) == text
     assert ago(100, 100 + seconds) == f"{text} ago"
+
+
+CHECKS = [
+    {"name": "kernel", "status": "ok", "found": "6.1", "advice": ""},
+    {"name": "clock", "status": "fail", "found": "wrong\x1b[31m", "advice": "run chrony"},
+]
+
+
+def test_the_doctor_says_what_to_do_and_fails_where_a_check_does(peer: Peer, logd: Logd) -> None:
+    peer.routes["GET /logd/doctor"] = lambda _: (200, CHECKS)
+    done = logd("doctor")
+    assert done.stdout.splitlines() == ["ok    kernel: 6.1", "fail  clock: wrong^[[31m", "      run chrony"]
+    assert (done.returncode, done.stderr) == (1, "logd: to be repaired: clock\n")
+    rows = [json.loads(line) for line in logd("doctor", "--format", "json").stdout.splitlines()]
+    assert rows[0] == {"Status": "ok", "Name": "kernel", "Found": "6.1", "Advice": ""}
+    assert logd("doctor", "--format", "{{.Name}}={{.Status}}").stdout == "kernel=ok\nclock=fail\n"
+    peer.routes["GET /logd/doctor"] = lambda _: (200, CHECKS[:1])
+    assert logd("doctor", "--json").returncode == 0
+
+
+def test_without_a_daemon_the_doctor_examines_the_host(logd: Logd, tmp_path: Path) -> None:
+    done = logd("doctor", "--json", env={**os.environ, "LOGD_HOST": f"unix://{tmp_path}/nobody.sock"})
+    found = {one["name"]: one for one in json.loads(done.stdout)}
+    assert (done.returncode, found["daemon"]["status"]) == (1, "fail")
+    assert "systemctl start logd" in found["daemon"]["found"]
+    assert {"kernel", "kernel features", "cgroups", "runtimes", "file system", "sockets"} <= found.keys()
+    elsewhere = logd("doctor", env={**os.environ, "LOGD_HOST": "tcp://127.0.0.1:1"})
+    assert (elsewhere.returncode, elsewhere.stdout) == (1, "")
