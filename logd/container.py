@@ -318,10 +318,14 @@ class Container:
             future.add_done_callback(self._forget)
         return future
 
-    def tell_waiters(self, *, removed: bool = False) -> None:
-        """Answer who waits for an exit, and after a removal everybody."""
+    def tell_waiters(self, *, exited: bool = True, removed: bool = False) -> None:
+        """Answer who waits for an exit, and after a removal everybody.
+
+        Who waits for the next exit goes on where a start has failed, since nothing has exited (`exited` is false).
+        """
+        held = {"removed"} if exited else {"removed", "next-exit"}
         for condition, future in tuple(self._waiters):
-            if not future.done() and (removed or condition != "removed"):
+            if not future.done() and (removed or condition not in held):
                 future.set_result(self.state.exit_code)
 
     def _forget(self, future: asyncio.Future[int]) -> None:

@@ -138,7 +138,8 @@ class Lifecycle:
                 shim.signal(signal.SIGKILL)
             await asyncio.wait({shim.exited}, timeout=KILL_WAIT_S)
         state.error = str(error) or type(error).__name__
-        if not state.restarting:  # else it is that of the last run, and no further restart comes
+        was_restarting = state.restarting
+        if not was_restarting:  # else it is that of the last run, and no further restart comes
             state.exit_code = error.container_exit_code if isinstance(error, RuntimeFailure) else RUNTIME_FAILED_EXIT
         state.running, state.starting_ns, state.restarting = False, 0, False
         log.warning("start of %s failed: %s", container.name, state.error, extra={"container": container.id})
@@ -146,7 +147,7 @@ class Lifecycle:
         container.log_ended.set()
         end_attachments(container, waiting=True)
         await self.clean_up(container)
-        container.tell_waiters()
+        container.tell_waiters(exited=was_restarting)
         if container.host.auto_remove:
             await self._auto_remove(container)
 

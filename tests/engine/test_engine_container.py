@@ -119,6 +119,15 @@ async def test_waiting_for_the_next_exit_ends_with_the_removal_of_a_container_th
     assert waiter.result() == 0
 
 
+async def test_a_start_that_fails_is_no_exit_for_those_who_wait_for_the_next_one(tmp_path):
+    container = make_container(tmp_path, state=State(running=True, restarting=True, started_ns=1))
+    not_running, next_exit = container.wait("not-running"), container.wait("next-exit")
+    container.tell_waiters(exited=False)
+    assert [not_running.done(), next_exit.done()] == [True, False]
+    container.tell_waiters()
+    assert next_exit.done()
+
+
 async def test_while_the_output_is_being_stored_a_waiter_still_waits(tmp_path):
     container = make_container(tmp_path, state=State(started_ns=1))
     container.settling = True
