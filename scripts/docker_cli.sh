@@ -1,8 +1,9 @@
 #!/bin/sh
-# Put the docker command line, which the tests drive the daemon with, into the folder $1 unless there is a recent one.
+# Put the docker command line, which the tests drive the daemon with, into the folder $1 unless there is a recent one, and
+# its plugin of Docker Compose 2 into $1/cli-plugins unless it is there.
 #
-# From Debian's package, unpacked and not installed; of Debian 13 where this one's is older than version 26, whose options
-# the tests use.
+# From Debian's packages, unpacked and not installed; of Debian 13 as this one's are older than version 26 of docker, whose
+# options the tests use, and version 2 of Compose.
 set -eu
 
 oldest=26
@@ -11,9 +12,11 @@ is_recent() {
     [ "${major:-0}" -ge "$oldest" ]
 }
 
-is_recent docker && exit 0
-is_recent "$1/docker" && exit 0
-echo "no recent docker command line: taking it from Debian's docker-cli (it is not installed)"
+missing=""
+is_recent docker || is_recent "$1/docker" || missing="docker-cli"
+[ -x "$1/cli-plugins/docker-compose" ] || missing="$missing docker-compose"
+[ -n "$missing" ] || exit 0
+echo "taking from Debian's packages, which are not installed: $missing"
 scratch=$(mktemp -d)
 trap 'rm -rf "$scratch"' EXIT
 cd "$scratch"
@@ -26,7 +29,14 @@ set -- "$1" -o Dir::Etc::sourcelist="$scratch/sources.list" -o Dir::Etc::sourcep
 target=$1
 shift
 apt-get -qq "$@" update
-apt-get -qq "$@" download docker-cli
-dpkg-deb -x ./docker-cli_*.deb unpacked
-mkdir -p "$target"
-cp unpacked/usr/bin/docker "$target/docker"
+mkdir -p "$target/cli-plugins"
+for package in $missing; do
+    apt-get -qq "$@" download "$package"
+    dpkg-deb -x ./"$package"_*.deb unpacked
+done
+# A copy that was cut off is under no name that is looked for.
+keep() {
+    [ ! -e "$1" ] || { cp "$1" "$2.part" && mv "$2.part" "$2"; }
+}
+keep unpacked/usr/bin/docker "$target/docker"
+keep unpacked/usr/libexec/docker/cli-plugins/docker-compose "$target/cli-plugins/docker-compose"
