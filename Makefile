@@ -30,7 +30,7 @@ test: setup-dev
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
-	$(BIN)/pytest -n 3 --dist loadfile --no-loadscope-reorder
+	$(BIN)/pytest -n 2 --dist loadfile
 
 # ROUNDS times 12 kills of daemon, shim and keeper at each of two speeds, then kills of everything in any order.
 ROUNDS ?= 9
@@ -38,7 +38,7 @@ soak: setup-dev
 	@sh scripts/docker_cli.sh $(CURDIR)/.make/bin
 	@sh scripts/npm_packages.sh $(CURDIR)/.make/npm
 	$(BIN)/pytest -m soak
-	for round in $$(seq $(ROUNDS)); do LOGD_TEST_KILLS=12 $(BIN)/pytest tests/system -k one_at_a_time || exit 1; done
+	for round in $$(seq $(ROUNDS)); do $(BIN)/pytest tests/system -k one_at_a_time || exit 1; done
 	$(BIN)/python tests/runtime/killing.py $(ROUNDS)
 	$(BIN)/python tests/runtime/killing.py $(ROUNDS) 50000
 
