@@ -29,7 +29,6 @@ UNSUPPORTED: Final = {
         ("POST", "/containers/{name}/checkpoints"),
         ("DELETE", "/containers/{name}/checkpoints/{checkpoint}"),
     ),
-    "saving images is not supported": (("GET", "/images/get"), ("GET", "/images/{name:slashes}/get")),
     "registries are not supported: use `docker load` or `docker import`": (
         ("POST", "/auth"),
         ("POST", "/images/{name:slashes}/push"),

@@ -62,6 +62,14 @@ class Manifest(msgspec.Struct, frozen=True, rename="camel"):
     media_type: str = ""
 
 
+class Original(msgspec.Struct, frozen=True):
+    """A manifest as it came: its bytes, its media type, and the layers that it names."""
+
+    data: bytes
+    media_type: str
+    layers: list[Descriptor]
+
+
 def decode(data: bytes, kind: type[S], what: str) -> S:
     """Return the document in `data`. Raises InvalidParameter, which says `what` is wrong."""
     try:
@@ -112,6 +120,16 @@ def read_manifest(data: bytes, descriptor: Descriptor) -> Manifest:
     types = (descriptor.media_type,)
     _check_shape(data, manifest.schema_version, manifest.media_type, types, what, {"manifests", "fsLayers"})
     return manifest
+
+
+def read_original(data: bytes, config_digest: str) -> Original | None:
+    """Return the manifest in `data` if it is that of the config, None if it is another one's or an index."""
+    try:
+        manifest = msgspec.json.decode(data, type=Manifest)
+    except msgspec.DecodeError:
+        return None
+    media_type = manifest.media_type or MANIFEST_TYPES[0]
+    return Original(data, media_type, manifest.layers) if manifest.config.digest == config_digest else None
 
 
 def _check_shape(

@@ -32,6 +32,7 @@ from logd.images.config import Document
 from logd.images.image import Image
 from logd.images.layers import Ingest, Layers, Tell
 from logd.images.limits import Limits
+from logd.images.manifests import Original, read_original
 from logd.images.removal import InUse
 from logd.references import Reference
 
@@ -293,6 +294,24 @@ class ImageStore:
     async def unpack(self, ingest: Ingest, chain: Sequence[str], diff_id: str, file: Path, tell: Tell) -> None:
         """Have the layer `chain[-1]` on the others, whose tar is `file`, and hold it. Raises InvalidParameter."""
         await self._layers.unpack(ingest, chain, diff_id, file, tell)
+
+    def hold_layers(self, ingest: Ingest, image: Image) -> Sequence[LayerRecord]:
+        """Hold the layers of an image and return them, the lowest first. Raises NotFound."""
+        self._layers.hold(ingest, image.chain)
+        with self._catalog.lock:
+            return [self._catalog.layers[chain_id] for chain_id in image.chain]
+
+    def original_manifest(self, image: Image) -> Original | None:
+        """Return a manifest by which the image came, if every layer is kept as it has it."""
+        with self._catalog.lock:
+            record = self._catalog.images.get(image.id) or self._catalog.detached.get(image.id)
+            there = self._catalog.layer_blobs()
+        for digest in record.manifests if record else []:
+            data = self._blobs.read(digest)
+            found = read_original(data, image.id)
+            if found is not None and {layer.digest for layer in found.layers} <= there:
+                return found
+        return None
 
     def hold_blob(self, ingest: Ingest, digest: str) -> Path | None:
         """Return a file with the tar of a layer, by the digest that a registry has for it, if it is kept."""
