@@ -31,7 +31,6 @@ UNSUPPORTED: Final = {
     ),
     "registries are not supported: use `docker load` or `docker import`": (
         ("POST", "/auth"),
-        ("POST", "/images/{name:slashes}/push"),
         ("GET", "/images/search"),
         ("GET", "/distribution/{name:slashes}/json"),
     ),

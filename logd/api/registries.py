@@ -1,12 +1,14 @@
-"""Images from registries and back: pull.
+"""Images from registries and back: pull, push.
 
-Source: Docker Engine API 1.47, ImageCreate; the shapes of progress lines, dockerd 27.
+Source: Docker Engine API 1.47, ImageCreate, ImagePush; the shapes of progress lines, dockerd 27.
 """
+
+from typing import Final
 
 from aiohttp import web
 
 from logd import references
-from logd.api.call import Call
+from logd.api.call import Call, Route
 from logd.api.progress import Progress
 from logd.errors import InvalidParameter, LogdError
 from logd.references import Reference
@@ -33,6 +35,22 @@ async def pull(call: Call) -> web.StreamResponse:
     return await progress.end()
 
 
+async def push(call: Call) -> web.StreamResponse:
+    """POST /images/{name}/push: give an image to its registry, by one tag, or without by all of its tags."""
+    wanted = references.parse(call.name)
+    if call.text("tag"):
+        wanted = references.parse_repository(wanted.name, call.text("tag"))
+    credentials, registries = credentials_of(call), call.parts.registries
+    progress = Progress(call)
+    try:
+        await progress.follow(lambda report: registries.push(wanted, credentials, report))
+    except LogdError as error:
+        await progress.fail(error)
+    else:
+        call.parts.events.publish("image", "push", wanted.familiar, {"name": wanted.familiar_name})
+    return await progress.end()
+
+
 def _wanted(name: str, tag: str) -> Reference:
     """Return the reference that a client sends in two parts; the tag may be a digest."""
     reference = references.parse(name.removesuffix(":"))
@@ -43,3 +61,6 @@ def _wanted(name: str, tag: str) -> Reference:
     if reference.digest:
         raise InvalidParameter(f"tag {tag}: the name {name} has a digest already")
     return references.parse_repository(reference.name, tag)
+
+
+ROUTES: Final = [Route("POST", "/images/{name:slashes}/push", push)]

@@ -52,6 +52,13 @@ class LayerRecord(msgspec.Struct):
     tar: int = 0
     blobs: list[LayerBlob] = []
 
+    @property
+    def kept(self) -> LayerBlob:
+        """One of the blobs. Raises LogdError."""
+        if not self.blobs:
+            raise LogdError(f"layer {self.diff_id} was stored without its tar: remove the image and get it again")
+        return self.blobs[0]
+
 
 class _Index(msgspec.Struct):
     """index.json."""

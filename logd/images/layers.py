@@ -19,7 +19,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
-from logd.errors import InvalidParameter, NotFound
+from logd.errors import InvalidParameter, LogdError, NotFound
 from logd.images import kernel, worker
 from logd.images.blobs import Blobs, chain_id_on
 from logd.images.catalog import Catalog, LayerBlob, LayerRecord
@@ -121,6 +121,25 @@ class Layers:
                 await asyncio.to_thread(self._place, folder, [*beneath, chain_id], result, copy)
             ingest.leases.append(chain_id)
         return diff_id
+
+    async def gzipped(self, ingest: Ingest, chain_id: str) -> LayerBlob:
+        """Return the gzip of a layer that is held; one that is made is kept with the layer. Raises LogdError."""
+        async with self._lock(chain_id):
+            record = self._catalog.layers[chain_id]
+            for blob in record.blobs:
+                if blob.compression == "gzip":
+                    return blob
+            path = ingest.new_name()
+            result = await worker.gzip_layer(self._blobs.path(record.kept.digest), path)
+            if result["diff_id"] != record.diff_id:
+                raise LogdError(f"blob {record.kept.digest} is damaged in the image store")
+            made = LayerBlob(result["digest"], result["size"], "gzip")
+            with self._catalog.lock:
+                self._blobs.adopt(made.digest, path)
+                record.blobs = [*record.blobs, made]
+            await asyncio.to_thread(self.sync)
+            await asyncio.to_thread(self._catalog.save)
+            return made
 
     def hold(self, ingest: Ingest, chain: Sequence[str]) -> None:
         """Hold layers that are there. Raises NotFound."""

@@ -6,6 +6,7 @@ from logd.config import DaemonConfig
 from logd.images.downloads import Downloads
 from logd.images.image import Image
 from logd.images.pull import Pulls
+from logd.images.push import Pushes
 from logd.images.report import Report
 from logd.images.store import ImageStore
 from logd.references import Reference
@@ -19,10 +20,15 @@ class Registries:
         self._config = config
         downloads = Downloads(config.data_root / "images/downloads", lambda: config.max_concurrent_downloads)
         self._pulls = Pulls(store, downloads, self.settings)
+        self._pushes = Pushes(store, self.settings, lambda: config.max_concurrent_uploads)
 
     async def pull(self, wanted: Reference, credentials: Credentials, platform: str, report: Report) -> Image:
         """Take an image: see Pulls."""
         return await self._pulls.pull(wanted, credentials, platform, report)
+
+    async def push(self, wanted: Reference, credentials: Credentials, report: Report) -> None:
+        """Give an image: see Pushes."""
+        await self._pushes.push(wanted, credentials, report)
 
     def settings(self) -> Settings:
         """Return how registries are spoken to now."""

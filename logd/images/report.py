@@ -37,6 +37,11 @@ class Report:
         self._messages.append({"status": status, "id": ident})
         self._news.set()
 
+    def result(self, aux: dict[str, Any]) -> None:
+        """Add what has come of it, for programs."""
+        self._messages.append({"progressDetail": {}, "aux": aux})
+        self._news.set()
+
     def end(self) -> None:
         """There is no more to come."""
         self._ended = True

@@ -153,19 +153,19 @@ def _blob(data: bytes) -> Entry:
 
 
 def _original(store: ImageStore, ingest: Ingest, blob: Descriptor) -> Entry:
-    path = store.hold_blob(ingest, blob.digest)
-    if path is None:
-        raise NotFound(f"No such blob: {blob.digest}")
-    return Entry(_name(blob.digest), path=str(path), size=blob.size)
+    return Entry(_name(blob.digest), path=_held(store, ingest, blob.digest), size=blob.size)
 
 
 def _plain(store: ImageStore, ingest: Ingest, record: LayerRecord) -> Entry:
-    path = store.hold_blob(ingest, record.blobs[0].digest) if record.blobs else None
+    path = _held(store, ingest, record.kept.digest)
+    return Entry(_name(record.diff_id), path=path, size=record.tar, unpacked=True)
+
+
+def _held(store: ImageStore, ingest: Ingest, digest: str) -> str:
+    path = store.hold_blob(ingest, digest)
     if path is None:
-        raise LogdError(
-            f"layer {record.diff_id} was stored by a version that kept no tars: remove the image and get it again"
-        )
-    return Entry(_name(record.diff_id), path=str(path), size=record.tar, unpacked=True)
+        raise NotFound(f"No such blob: {digest}")
+    return str(path)
 
 
 def _manifest(image: Image, config: Entry, layers: Sequence[Entry]) -> bytes:

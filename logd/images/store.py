@@ -26,7 +26,7 @@ from logd.errors import Conflict, InvalidParameter, NotFound
 from logd.images import archive, config, image, removal, selection, worker
 from logd.images.archive import PlannedImage
 from logd.images.blobs import Blobs
-from logd.images.catalog import Catalog, ImageRecord, LayerRecord
+from logd.images.catalog import Catalog, ImageRecord, LayerBlob, LayerRecord
 from logd.images.changes import apply as apply_changes
 from logd.images.config import Document
 from logd.images.image import Image
@@ -312,6 +312,21 @@ class ImageStore:
             if found is not None and {layer.digest for layer in found.layers} <= there:
                 return found
         return None
+
+    async def gzipped(self, ingest: Ingest, chain_id: str) -> LayerBlob:
+        """Return the gzip of a layer that is held, made if need be. Raises LogdError."""
+        return await self._layers.gzipped(ingest, chain_id)
+
+    def note_pushed(self, image: Image, name: Reference, manifest: bytes) -> None:
+        """Keep by which manifest a registry has an image now, and its name there; nothing if the image is gone."""
+        with self._catalog.lock:
+            record = self._catalog.images.get(image.id)
+            if record is None:
+                return
+            digest = self._blobs.add(manifest)
+            record.manifests = sorted({*record.manifests, digest})
+            self._catalog.names[name] = image.id
+        self._catalog.save()
 
     def hold_blob(self, ingest: Ingest, digest: str) -> Path | None:
         """Return a file with the tar of a layer, by the digest that a registry has for it, if it is kept."""

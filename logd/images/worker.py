@@ -63,6 +63,25 @@ async def split_archive(folder: Path, source: AsyncIterator[bytes], limits: Limi
     return await _run("archive", folder, {"limits": dataclasses.asdict(limits)}, source, None)
 
 
+async def gzip_layer(kept: Path, new: Path) -> dict[str, Any]:
+    """Make the gzip of a kept layer: see logd.images.gzipper. Raises LogdError."""
+    process = await asyncio.create_subprocess_exec(
+        *command("logd.images.gzipper", str(kept), str(new)),
+        stdin=asyncio.subprocess.DEVNULL,
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.PIPE,
+        env=ENVIRONMENT,
+        cwd="/",
+    )
+    try:
+        output, errors = await _output(process, None)
+    finally:
+        if process.returncode is None:
+            process.kill()
+            await process.wait()
+    return _result(process.returncode, output, errors)
+
+
 async def _run(
     task: str,
     folder: Path,
