@@ -152,6 +152,11 @@ class DaemonConfig:
     init_path: str = _option(
         FILE_PATH, help="that init; default: docker-init, tini or catatonit", factory=_default_init
     )
+    userns_remap: str = _option(
+        TEXT,
+        "",
+        "containers' root is nobody on the host: USER[:GROUP] with subordinate ids, or default (dockremap)",
+    )
     seccomp_profile: str = _option(TEXT, "", 'JSON file; "" or "builtin" for the default profile, or "unconfined"')
     no_new_privileges: bool = _option(BOOLEAN, False, "containers can't gain privileges by set-user-id programs")
     default_shm_size: int = _option(RAM_SIZE, 64 << 20, "of /dev/shm", reloadable=True)

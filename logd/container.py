@@ -17,12 +17,17 @@ import msgspec
 from logd.batch import ContainerInfo
 from logd.endpoint import Endpoint
 from logd.errors import LogdError, NotFound
+from logd.idmap import IdMap
 from logd.mounted import Mounted, Volume
 from logd.spec import ContainerSpec, EndpointSettings, HostConfig, LogConfig
 from logd.usage import Counters, Sample
 
-VERSION: Final = 2
-"""2: `plan`; a logd that reads 1 would take each volume for one that goes with its container."""
+VERSION: Final = 3
+"""2: `plan`; a logd that reads 1 would take each volume for one that goes with its container.
+
+3: `idmap`, and only then: a logd that reads 2 would run the container without its user namespace.
+"""
+VERSION_WITHOUT_IDMAP: Final = 2
 FILE_NAME: Final = "container.json"
 EXIT_UNKNOWN: Final = 255
 """The exit code that stands for "nobody saw how it ended"."""
@@ -108,7 +113,7 @@ class MountPoint(msgspec.Struct, frozen=True, rename="pascal"):
 class Record(msgspec.Struct, kw_only=True):
     """The content of container.json."""
 
-    version: int = VERSION
+    version: int = VERSION_WITHOUT_IDMAP
     id: str
     name: str
     created_ns: int
@@ -135,6 +140,8 @@ class Record(msgspec.Struct, kw_only=True):
     """How it is to be connected, by the network's name; None of a container that an older logd made."""
     endpoints: list[Endpoint] = []
     """Its interfaces, while it has a network namespace."""
+    idmap: IdMap | None = None
+    """The mapping of its user namespace, None in the host's; it is that of its creation for good."""
 
 
 class _Version(msgspec.Struct):
@@ -194,6 +201,7 @@ class Container:
         self.usage_run = record.usage_run
         self.networks = _first_networks(self.host) if record.networks is None else record.networks
         self.endpoints = record.endpoints
+        self.idmap = record.idmap
         self.last_sample: Sample | None = None
         self.usage_lock = threading.Lock()
         self.dir = folder
@@ -242,8 +250,22 @@ class Container:
 
     @property
     def rootfs(self) -> Path:
-        """Where the image's layers and the writable one are mounted while it runs."""
-        return self.dir / "rootfs"
+        """Where the image's layers and the writable one are mounted while it runs.
+
+        In a user namespace the container's root has to get there: by folders that everybody may pass through, while its
+        layers, which have setuid programs of the host's root on the disk, stay where nobody may.
+        """
+        return self.dir / "rootfs" if self.idmap is None else self.exec_root / "roots" / self.id
+
+    @property
+    def exec_root(self) -> Path:
+        """Where the daemon keeps what belongs to running processes."""
+        return self.exec_dir.parents[1]
+
+    @property
+    def user_namespace(self) -> Path:
+        """Where its user namespace is bound while it runs, if it has one."""
+        return self.exec_root / "userns" / self.id
 
     @property
     def upper(self) -> Path:
@@ -285,6 +307,7 @@ class Container:
     def record(self) -> Record:
         """Return what container.json has to hold now."""
         return Record(
+            version=VERSION if self.idmap is not None else VERSION_WITHOUT_IDMAP,
             id=self.id,
             name=self.name,
             created_ns=self.created_ns,
@@ -305,6 +328,7 @@ class Container:
             usage_run=self.usage_run,
             networks=self.networks,
             endpoints=self.endpoints,
+            idmap=self.idmap,
         )
 
     def wait(self, condition: Condition) -> asyncio.Future[int]:

@@ -230,6 +230,10 @@ def _check(config: DaemonConfig) -> None:
         raise InvalidParameter(f"log-driver, log-opts: {error}") from error
     _check_paths(config)
     _check_tls(config)
+    if config.userns_remap:
+        from logd.runtime import subids  # noqa: PLC0415 - seldom needed
+
+        subids.load(config.userns_remap)
 
 
 def _check_paths(config: DaemonConfig) -> None:

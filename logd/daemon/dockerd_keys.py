@@ -64,7 +64,6 @@ REFUSED: Final[dict[str, Foreign]] = {
     "bridge": Foreign("text", "the default bridge is made by logd; networks can have any other", only=("",)),
     "authorization-plugins": Foreign("list", "there are no authorization plugins", "authorization-plugin", ([],)),
     "api-cors-header": Foreign("text", "web pages get no access to the API", only=("",)),
-    "userns-remap": Foreign("text", "containers have no user namespaces yet", only=("",)),
     "selinux-enabled": Foreign("bool", "SELinux labels are not set", only=(False,)),
     "storage-opts": Foreign("list", "overlayfs takes no options here", "storage-opt", ([],)),
     "min-api-version": Foreign("text", "API versions 1.24 to 1.47 are served", only=("", "1.24")),

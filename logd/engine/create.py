@@ -20,6 +20,7 @@ from logd.engine.mounting import inherited, make_volumes, mount_points, settle
 from logd.engine.names import check_name
 from logd.engine.network_settings import settle_networks, shared_hostname
 from logd.engine.removal import delete_folder
+from logd.engine.userns import settle_idmap
 from logd.engine.world import World
 from logd.errors import InvalidParameter, LogdError
 from logd.images.image import Image
@@ -49,6 +50,7 @@ async def create(
     host = merge.complete_host(host, world.config)
     spec = merge.merge_image(spec, image.document.run_config())
     host = settle_joined(world.registry, host)
+    idmap = settle_idmap(world, host)
     mounts = settle(plan(spec, host, inherited(world, host)), world.config.data_root)
     container_id = world.registry.new_id()
     parse_bindings(spec, host)
@@ -57,6 +59,7 @@ async def create(
     record = _record(container_id, name, image, spec, host)
     record.asked_logging = asked_logging
     record.networks = networks
+    record.idmap = idmap
     record.plan = list(mounts.entries)
     record.mounts += mount_points(world.volumes, mounts, host)
     container = Container(record, world.containers_dir / container_id, world.exec_dir / container_id)

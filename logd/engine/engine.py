@@ -72,8 +72,16 @@ class Engine:
 
     async def restore(self) -> None:
         """Find the containers of earlier daemons again."""
+        self._tell_remapping()
         await Restore(self._world, self._lifecycle, self._removal).run()
         self._world.tasks.start(seal_in_idle_time(self._world.registry), "sealing of logs", watches=True)
+
+    def _tell_remapping(self) -> None:
+        asked, idmap = self._world.config.userns_remap, self._world.idmap
+        if idmap is not None:
+            log.info("User namespaces: containers' root is %d:%d, as userns-remap %s says", *idmap.root, asked)
+        elif asked:
+            log.warning("User namespaces: root cannot be remapped with itself; user namespaces are OFF")
 
     async def shutdown(self) -> None:
         """Finish writing; containers and their standard input stay as they are. Attachments end."""
@@ -85,6 +93,11 @@ class Engine:
         self._world.samples.close()
         self._publishing.close()
         self._naming.close()
+
+    @property
+    def remaps(self) -> bool:
+        """Whether new containers get user namespaces."""
+        return self._world.idmap is not None
 
     @property
     def health_counts(self) -> HealthCounts:

@@ -145,7 +145,12 @@ class Execs:
         streams = (TTY,) if config.tty else tuple(name for name in STREAMS if attached and wanted[name])
         rows, columns = size = console_size or config.console_size or [0, 0]
         launch = ExecLaunch(
-            str(one.folder), one.container.id, self._runtime_of(one.container), streams, (rows, columns)
+            str(one.folder),
+            one.container.id,
+            self._runtime_of(one.container),
+            streams,
+            (rows, columns),
+            owner=one.container.idmap.root if one.container.idmap else (0, 0),
         )
         try:
             await asyncio.to_thread(lay_out, one, size if any(size) else [])

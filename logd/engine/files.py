@@ -11,9 +11,11 @@ import itertools
 from collections.abc import AsyncIterator, Sequence
 from typing import Any, Final
 
+import msgspec
+
 from logd.container import Container
 from logd.engine.freezing import Freezer
-from logd.engine.mounting import settled
+from logd.engine.mounting import settled, translates
 from logd.engine.restarts import check_not_restarting
 from logd.engine.world import World
 from logd.errors import Conflict, LogdError, NotFound
@@ -183,10 +185,12 @@ class Files:
             raise LogdError(f"No such image: {container.image_id}, of which the container was made")
         return Place(
             rootfs=str(container.rootfs.absolute()),
+            point=str((container.dir / "rootfs").absolute()),
             layers=[str(path.absolute()) for path in self._world.images.layers(image)],
             upper=str(container.upper.absolute()),
             work=str((container.dir / "work").absolute()),
             mounts=self._mounts(container) if with_mounts else [],
+            idmap=msgspec.to_builtins(container.idmap) if container.idmap is not None else None,
         )
 
     def _mounts(self, container: Container) -> list[MountRequest]:
@@ -198,6 +202,7 @@ class Files:
             if f"/etc/{name}" not in taken
         ]
         for entry in entries:
+            is_mapped = False
             if isinstance(entry, Bind):
                 source, recursive, subpath = entry.source, entry.recursive, ""
             elif isinstance(entry, Volume):
@@ -206,6 +211,7 @@ class Files:
                     True,
                     entry.subpath,
                 )
+                is_mapped = translates(self._world, container, entry)
             else:
                 continue  # what a tmpfs holds is to be seen in the container only
             found.append(
@@ -215,6 +221,7 @@ class Files:
                     read_only=entry.read_only,
                     recursive=recursive,
                     subpath=subpath,
+                    is_mapped=is_mapped,
                 )
             )
         return found

@@ -92,7 +92,8 @@ def _sharing(registry: Registry, reference: str) -> Container:
     return other
 
 
-def _others(registry: Registry, host: HostConfig) -> Iterator[Container]:
+def others(registry: Registry, host: HostConfig) -> Iterator[Container]:
+    """Yield the containers of which one joins namespaces, as far as they are there."""
     for mode in (host.pid_mode, host.ipc_mode, host.network_mode):
         if (reference := _named(mode)) and (other := registry.find(reference)) is not None:
             yield other
@@ -100,8 +101,8 @@ def _others(registry: Registry, host: HostConfig) -> Iterator[Container]:
 
 async def others_started(registry: Registry, container: Container) -> None:
     """Return when none of the containers that one joins waits for its restart, as after a boot; or after PATIENCE_S."""
-    others = set(_others(registry, container.host)) - {container}
+    joined = set(others(registry, container.host)) - {container}
     for _ in range(int(PATIENCE_S / LOOK_AGAIN_S)):
-        if not any(other.state.restarting for other in others):
+        if not any(other.state.restarting for other in joined):
             return
         await asyncio.sleep(LOOK_AGAIN_S)

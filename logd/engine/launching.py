@@ -10,15 +10,16 @@ from logd.config import DaemonConfig, find_program
 from logd.container import Container
 from logd.engine.joining import joined_namespaces, shm_owner, shm_path
 from logd.engine.logopts import store_options
-from logd.engine.mounting import settled
+from logd.engine.mounting import settled, translates
 from logd.engine.world import World
 from logd.errors import InvalidParameter, LogdError
+from logd.runtime import userns
 from logd.runtime.network_files import NetworkSetup, change_resolver
 from logd.runtime.oci import BundleRequest, prepare_bundle
 from logd.runtime.protocol import Launch
 from logd.runtime.rootfs import mount_overlay, unmount
 from logd.runtime.shm import mount_shm, unmount_shm
-from logd.runtime.subpaths import mount_parts, unmount_parts
+from logd.runtime.subpaths import Part, mount_parts, unmount_parts
 from logd.spec import HostConfig
 
 
@@ -28,15 +29,15 @@ def prepare(world: World, container: Container) -> None:
     image = world.images.by_id(container.image_id)
     if image is None:
         raise LogdError(f"No such image: {container.image_id}, of which the container was made")
-    take_down(container)
+    _unmount(container)
     container.exec_dir.mkdir(mode=0o700, parents=True)
-    mount_overlay(world.images.layers(image), container.upper, container.dir / "work", container.rootfs)
-    mounts = settled(container)
-    parts = {
-        volume.destination: (world.volumes.content(volume.name), volume.subpath)
-        for volume in mounts.volumes
-        if volume.subpath
-    }
+    with contextlib.ExitStack() as stack:
+        mapped = None
+        if container.idmap is not None:
+            mapped = stack.enter_context(userns.opened(container.user_namespace, container.idmap))
+        layers = world.images.layers(image)
+        mount_overlay(layers, container.upper, container.dir / "work", container.rootfs, mapped)
+        parts = mount_parts(_parts_dir(container), _parts(world, container), mapped)
     wants_init = config.init if host.init is None else host.init
     prepare_bundle(
         BundleRequest(
@@ -52,14 +53,27 @@ def prepare(world: World, container: Container) -> None:
             init_path=config.init_path if wants_init else "",
             seccomp_profile=config.seccomp_profile,
             no_new_privileges=config.no_new_privileges,
-            plan=mounts,
-            volumes=container.volumes | mount_parts(_parts_dir(container), parts),
+            plan=settled(container),
+            volumes=container.volumes | parts,
             default_ulimits=config.default_ulimits,
             network=with_host_gateway(world.connections.setup(container), config),
             joined=joined_namespaces(world.registry, host),
             shm=_prepare_shm(world, container),
+            idmap=container.idmap,
+            user_namespace=container.user_namespace,
         )
     )
+
+
+def _parts(world: World, container: Container) -> dict[str, Part]:
+    """Return what is bound to points of ours for the runtime: parts of volumes, volumes whose ids are translated."""
+    parts = {}
+    for volume in settled(container).volumes:
+        is_mapped = translates(world, container, volume)
+        if volume.subpath or is_mapped:
+            content = world.volumes.content(volume.name)
+            parts[volume.destination] = Part(content, volume.subpath, is_mapped)
+    return parts
 
 
 def _prepare_shm(world: World, container: Container) -> Path | None:
@@ -69,7 +83,7 @@ def _prepare_shm(world: World, container: Container) -> Path | None:
         return None
     path = shm_path(world.config.exec_root, owner)
     if owner is container:
-        mount_shm(path, container.host.shm_size)
+        mount_shm(path, container.host.shm_size, container.idmap.root if container.idmap else (0, 0))
     return path
 
 
@@ -97,24 +111,38 @@ def follow_networks(world: World, container: Container) -> None:
 
 def take_down(container: Container, *, keep_exec_dir: bool = False) -> None:
     """Unmount the root and parts of volumes, and delete the bundle with what a shim left in its folder (blocks)."""
+    _unmount(container, keep_exec_dir=keep_exec_dir)
+    userns.remove(container.user_namespace)
+
+
+def _unmount(container: Container, *, keep_exec_dir: bool = False) -> None:
     unmount(container.rootfs)
+    if container.idmap is not None:
+        with contextlib.suppress(FileNotFoundError):
+            container.rootfs.rmdir()
     unmount_parts(_parts_dir(container))
-    unmount_shm(shm_path(container.exec_dir.parents[1], container))
+    unmount_shm(shm_path(container.exec_root, container))
     if not keep_exec_dir:
         shutil.rmtree(container.exec_dir, ignore_errors=True)
 
 
 def _parts_dir(container: Container) -> Path:
     """Return where the parts of volumes are mounted that a container has: in no folder that is ever deleted whole."""
-    return container.exec_dir.parents[1] / "subpaths" / container.id
+    return container.exec_root / "subpaths" / container.id
 
 
-def take_down_stray_parts(world: World) -> None:
-    """Unmount the parts of volumes that containers had which are no more (blocks)."""
-    with contextlib.suppress(FileNotFoundError):
-        for folder in (world.config.exec_root / "subpaths").iterdir():
-            if not (world.containers_dir / folder.name).exists():
-                unmount_parts(folder)
+def take_down_strays(world: World) -> None:
+    """Unmount what containers had which are no more: parts of volumes, roots and user namespaces (blocks)."""
+    for name, undo in (("subpaths", unmount_parts), ("roots", _remove_root), ("userns", userns.remove)):
+        with contextlib.suppress(FileNotFoundError):
+            for path in (world.config.exec_root / name).iterdir():
+                if not (world.containers_dir / path.name).exists():
+                    undo(path)
+
+
+def _remove_root(path: Path) -> None:
+    unmount(path)
+    path.rmdir()
 
 
 def runtime_of(config: DaemonConfig, container: Container) -> tuple[str, ...]:
@@ -142,5 +170,6 @@ def launch_of(config: DaemonConfig, container: Container) -> Launch:
         stdin_once=container.spec.stdin_once,
         terminal=container.spec.tty,
         memory_limit=container.host.memory,
+        owner=container.idmap.root if container.idmap else (0, 0),
         store=store_options(container.host.log_config, config),
     )

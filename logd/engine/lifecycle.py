@@ -26,6 +26,7 @@ from logd.engine.logopts import store_options
 from logd.engine.restarts import Restarts, check_not_restarting
 from logd.engine.runtime_commands import run_command
 from logd.engine.signals import means_stop, parse_signal, stop_signal_of
+from logd.engine.userns import enter_user_namespace
 from logd.engine.world import World
 from logd.errors import Conflict, LogdError, NotModified
 from logd.logstore.reader import end_positions
@@ -92,6 +93,7 @@ class Lifecycle:
         marked = asyncio.ensure_future(world.writer.saved(container))
         try:
             await world.volumes.hold(container.volume_names, container.id)
+            await asyncio.to_thread(enter_user_namespace, world, container)
             await _all_of(asyncio.to_thread(prepare, world, container), world.connections.build(container))
             await world.networks.changed()
             shim = await world.supervisor.launch(launch_of(world.config, container))

@@ -89,6 +89,14 @@ def mount_points(volumes: Volumes, mounts: MountPlan, host: HostConfig) -> list[
     return points
 
 
+def translates(world: World, container: Container, volume: Volume) -> bool:
+    """Say whether a container sees a volume with the ids of its user namespace, which are the container's on the disk.
+
+    What a volume's options mount has the ids of where it comes from, as binds have.
+    """
+    return container.idmap is not None and not world.volumes.get(volume.name).options
+
+
 async def make_volumes(world: World, container: Container, mounts: MountPlan, layers: Sequence[Path]) -> None:
     """Make the volumes that are not there yet, and fill empty ones with what the image has in their places."""
     for volume in mounts.volumes:
@@ -100,9 +108,10 @@ async def make_volumes(world: World, container: Container, mounts: MountPlan, la
         )
     if not mounts.volumes:
         return
-    await asyncio.to_thread(mount_overlay, layers, container.upper, container.dir / "work", container.rootfs)
+    rootfs = container.dir / "rootfs"  # where ids are as on the disk, in volumes too
+    await asyncio.to_thread(mount_overlay, layers, container.upper, container.dir / "work", rootfs)
     try:
         for volume in mounts.volumes:
-            await world.volumes.fill(volume, container.rootfs, container.id)
+            await world.volumes.fill(volume, rootfs, container.id)
     finally:
-        await asyncio.to_thread(unmount, container.rootfs)
+        await asyncio.to_thread(unmount, rootfs)

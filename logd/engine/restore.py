@@ -18,9 +18,10 @@ from typing import Final
 import orjson
 
 from logd.container import EXIT_UNKNOWN, Container, UnreadableRecord, read_record
-from logd.engine.launching import launch_of, runtime_of, take_down_stray_parts
+from logd.engine.launching import launch_of, runtime_of, take_down_strays
 from logd.engine.lifecycle import Lifecycle
 from logd.engine.removal import Removal, delete_folder
+from logd.engine.userns import check_host
 from logd.engine.world import World
 from logd.errors import Conflict, LogdError
 from logd.logstore.reader import end_positions
@@ -49,6 +50,7 @@ class Restore:
     async def run(self) -> None:
         """Enter all containers into the registry, adopt what runs, record what ended, clear away what was half done."""
         await asyncio.to_thread(_make_folders, self._world)
+        await asyncio.to_thread(check_host, self._world)
         await self._world.networks.load()
         containers = await asyncio.to_thread(self._read_all)
         for container in containers:
@@ -84,7 +86,7 @@ class Restore:
         for container in containers:
             if container.state.running or container.state.starting_ns:
                 volumes.note_holder(container.volume_names, container.id)
-        await asyncio.to_thread(take_down_stray_parts, self._world)
+        await asyncio.to_thread(take_down_strays, self._world)
         await volumes.remove_with("", volumes.made_for(folder.name for folder in self._interrupted))
         for folder in self._interrupted:
             log.warning("clearing away %s, whose creation was interrupted", folder)
@@ -249,10 +251,11 @@ def _free_name(path: Path) -> Path:
 def _make_folders(world: World) -> None:
     for folder, mode in (
         (world.containers_dir, 0o710),
-        (world.volumes_dir, 0o701),
+        (world.volumes_dir, 0o700),  # the setuid programs of containers are not for the host's users
         (world.trash_dir, 0o700),
         (world.draining_dir, 0o710),
         (world.exec_dir, 0o710),
+        (world.config.exec_root / "roots", 0o711),
     ):
         folder.mkdir(parents=True, exist_ok=True)
         folder.chmod(mode)

@@ -15,9 +15,11 @@ from logd.engine.tasks import Tasks
 from logd.engine.use import Use
 from logd.engine.volumes import Volumes
 from logd.events import EventBus
+from logd.idmap import IdMap
 from logd.images.image import ContainerUse
 from logd.images.store import ImageStore
 from logd.logstore.follow import Watcher
+from logd.runtime import subids
 from logd.runtime.supervisor import Supervisor
 from logd.sampling.registry import Samples
 
@@ -40,6 +42,8 @@ class World:
     """What the containers that run use."""
     closing: bool = False
     """The daemon stops: containers and their standard input stay as they are."""
+    idmap: IdMap | None = field(init=False)
+    """The mapping that new containers get, None if they are to be in the host's user namespace."""
     writer: StateWriter = field(init=False)
     volumes: Volumes = field(init=False)
     networks: Networks = field(init=False)
@@ -47,6 +51,7 @@ class World:
     use: Use = field(init=False)
 
     def __post_init__(self) -> None:
+        self.idmap = subids.load(self.config.userns_remap)
         self.writer = StateWriter(self.tasks)
         self.volumes = Volumes(self.volumes_dir, self.trash_dir, self.events, self.volume_users)
         self.networks = Networks(self.config, self.events, self.registry)

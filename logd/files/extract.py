@@ -8,6 +8,8 @@ import shutil
 import stat
 import tarfile
 
+from logd.files.ids import Ids
+from logd.images.attributes import XATTR_PREFIX
 from logd.images.kernel import RESOLVE_NO_MAGICLINKS
 from logd.images.limits import Limits
 from logd.images.tarstream import ArchiveRefused, Source
@@ -18,24 +20,38 @@ class Placement(TreeBuilder):
     """Puts entries below the open directory `root`, which is `path` in the container.
 
     `keep_kinds`: a directory is never replaced by something else, nor the other way round. `owner`: whose all of it is.
+    Owners are the container's: `ids` says who they are to the host.
     """
 
     inside = RESOLVE_NO_MAGICLINKS
     kind = "archive"
 
     def __init__(
-        self, root: int, limits: Limits, path: str, *, keep_kinds: bool, owner: tuple[int, int] | None
+        self, root: int, limits: Limits, path: str, ids: Ids, *, keep_kinds: bool, owner: tuple[int, int] | None
     ) -> None:
         super().__init__(root, limits)
         self._path = path.rstrip("/")
         self._keep_kinds = keep_kinds
         self._owner = owner
+        self._ids = ids
 
     def add(self, member: tarfile.TarInfo, source: Source) -> None:
         """Create one entry, or replace what is there."""
         if self._owner is not None:
             member.uid, member.gid = self._owner
+        try:
+            member.uid, member.gid = self._ids.outside(member.uid, member.gid)
+            member.pax_headers = {key: self._header_outside(key, text) for key, text in member.pax_headers.items()}
+        except ValueError as error:
+            raise ArchiveRefused(f"entry {member.name!r}: {error}") from error
         super().add(member, source)
+
+    def _header_outside(self, key: str, text: str) -> str:
+        if not key.startswith(XATTR_PREFIX):
+            return text
+        value = text.encode("utf-8", "surrogateescape")
+        name = key.removeprefix(XATTR_PREFIX)
+        return self._ids.attribute_outside(name, value).decode("utf-8", "surrogateescape")
 
     def _name_of(self, member: tarfile.TarInfo) -> str:
         return clean_name(member.name.lstrip("/"), "entry")

@@ -23,13 +23,17 @@ import sys
 from collections.abc import Mapping
 from typing import Any, BinaryIO, Final
 
+import msgspec
+
 from logd.errors import InvalidParameter, LogdError
 from logd.files.extract import Placement
+from logd.files.ids import Ids
 from logd.files.paths import describe, follow, locate
 from logd.files.request import Extraction, MountRequest, Place
-from logd.files.tarwriter import TarWriter
+from logd.files.tarwriter import NO_IDS, TarWriter
 from logd.files.upper import as_docker_shows, changes, check_names, write_layer
 from logd.files.view import enter, mount_image
+from logd.idmap import IdMap
 from logd.images.limits import Limits
 from logd.images.tarstream import ArchiveRefused, EmptyArchive, Source, members
 from logd.images.unpack import confine
@@ -52,6 +56,8 @@ class Files:
 
     def __init__(self, options: Mapping[str, Any], output: BinaryIO) -> None:
         place = options["place"]
+        self._idmap = msgspec.convert(place["idmap"], IdMap | None)
+        self._ids = Ids(self._idmap)
         self._place = Place(**{**place, "mounts": [MountRequest(**mount) for mount in place["mounts"]]})
         self.path: str = options["path"]
         self._extraction = Extraction(**options["extraction"])
@@ -65,13 +71,13 @@ class Files:
 
     def stat(self) -> None:
         """See the module."""
-        root = enter(self._place, writable=False)
+        root = enter(self._place, self._idmap, writable=False)
         self.say({"found": describe(root, locate(root, self.path))})
 
     def pack(self) -> None:
         """See the module."""
-        writer = self._writer()
-        root = enter(self._place, writable=False)
+        writer = self._writer(self._ids)
+        root = enter(self._place, self._idmap, writable=False)
         found = locate(root, self.path)
         self.say({"found": describe(root, found)})
         writer.add_tree(found.fd, found.name)
@@ -79,8 +85,8 @@ class Files:
 
     def export(self) -> None:
         """See the module."""
-        writer = self._writer()
-        root = enter(self._place, writable=False)
+        writer = self._writer(self._ids)
+        root = enter(self._place, self._idmap, writable=False)
         self.say({})
         writer.add_tree(root, "")
         writer.finish()
@@ -102,7 +108,7 @@ class Files:
 
     def extract(self) -> None:
         """See the module."""
-        root = enter(self._place, writable=True, read_only_root=self._extraction.read_only_root)
+        root = enter(self._place, self._idmap, writable=True, read_only_root=self._extraction.read_only_root)
         path = self.path if self.path.endswith("/") else self.path + "/"
         try:
             folder = locate(root, path)
@@ -111,7 +117,9 @@ class Files:
         self._check_writable(follow(root, folder.path))
         target = os.open(".", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=folder.fd)
         owner = _user(root, self._extraction.owner) if self._extraction.owner else None
-        placement = Placement(target, self._limits, folder.path, keep_kinds=self._extraction.keep_kinds, owner=owner)
+        placement = Placement(
+            target, self._limits, folder.path, self._ids, keep_kinds=self._extraction.keep_kinds, owner=owner
+        )
         source = Source(0, self._limits, digest=False)
         with contextlib.suppress(EmptyArchive):
             for member in members(source, self._limits):
@@ -132,8 +140,8 @@ class Files:
         if not around and self._extraction.read_only_root:
             raise InvalidParameter("container rootfs is marked read-only")
 
-    def _writer(self) -> TarWriter:
-        return TarWriter(self._output, os.open("/proc/self/fd", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC))
+    def _writer(self, ids: Ids = NO_IDS) -> TarWriter:
+        return TarWriter(self._output, os.open("/proc/self/fd", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC), ids)
 
 
 def _user(root: int, text: str) -> tuple[int, int]:

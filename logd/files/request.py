@@ -1,7 +1,7 @@
 """What the daemon asks of the process that works on a container's files; it goes there as JSON in argv."""
 
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Any, Literal
 
 Task = Literal["stat", "pack", "extract", "export", "changes", "layer"]
 
@@ -15,17 +15,24 @@ class MountRequest:
     read_only: bool = False
     recursive: bool = True
     subpath: str = ""
+    is_mapped: bool = False
+    """Whether the container sees it with the ids of its user namespace."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Place:
-    """Where a container's root is: mounted on `rootfs` while it runs, else `layers` (the top one first) and `upper`."""
+    """Where a container's root is: mounted on `rootfs` while it runs, else `layers` (the top one first) and `upper`.
+
+    `point` is a folder on which they may be mounted then. `idmap` are the fields of the IdMap of its user namespace.
+    """
 
     rootfs: str
+    point: str
     layers: list[str]
     upper: str
     work: str
     mounts: list[MountRequest] = field(default_factory=list)
+    idmap: dict[str, Any] | None = None
 
 
 @dataclass(frozen=True, kw_only=True)

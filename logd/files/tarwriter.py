@@ -15,8 +15,10 @@ import tarfile
 from collections.abc import Iterator
 from typing import BinaryIO, Final
 
+from logd.files.ids import Ids
 from logd.images.attributes import OVERLAY_XATTRS, XATTR_PREFIX
 
+NO_IDS: Final = Ids()
 BLOCK: Final = 512
 SMALL: Final = 64 << 10
 """Bytes up to which a file goes through the buffer; a longer one is moved by the kernel."""
@@ -34,11 +36,12 @@ KINDS: Final = {
 
 
 class TarWriter:
-    """Writes to `output`; `own_descriptors` is /proc/self/fd, opened while there was a /proc."""
+    """Writes to `output`; `own_descriptors` is /proc/self/fd, opened while there was a /proc; `ids` names owners."""
 
-    def __init__(self, output: BinaryIO, own_descriptors: int) -> None:
+    def __init__(self, output: BinaryIO, own_descriptors: int, ids: Ids = NO_IDS) -> None:
         self._output = output
         self._own = own_descriptors
+        self._ids = ids
         self._links: dict[tuple[int, int], str] = {}
 
     def add_tree(self, fd: int, name: str) -> None:
@@ -81,7 +84,8 @@ class TarWriter:
             return None
         member = tarfile.TarInfo(name)
         member.type, member.mode = kind, stat.S_IMODE(status.st_mode)
-        member.uid, member.gid, member.mtime = status.st_uid, status.st_gid, int(status.st_mtime)
+        member.uid, member.gid = self._ids.inside(status.st_uid, status.st_gid)
+        member.mtime = int(status.st_mtime)
         if kind == tarfile.SYMTYPE:
             member.linkname = os.readlink("", dir_fd=fd)
         elif kind in {tarfile.CHRTYPE, tarfile.BLKTYPE}:
@@ -92,7 +96,7 @@ class TarWriter:
         elif kind == tarfile.DIRTYPE:
             folder = os.open(".", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=fd)
             if name:
-                member.pax_headers = _attributes(folder)
+                member.pax_headers = _attributes(folder, self._ids)
                 self.header(member)
             return folder
         self.header(member)
@@ -117,7 +121,7 @@ class TarWriter:
         file = os.open(str(fd), os.O_RDONLY | os.O_CLOEXEC, dir_fd=self._own)
         try:
             member.size = status.st_size
-            member.pax_headers = _attributes(file)
+            member.pax_headers = _attributes(file, self._ids)
             self.header(member)
             self._content(file, status.st_size)
         finally:
@@ -143,7 +147,7 @@ def _names(folder: int) -> Iterator[str]:
     return iter(sorted(os.listdir(folder), key=os.fsencode))
 
 
-def _attributes(fd: int) -> dict[str, str]:
+def _attributes(fd: int, ids: Ids) -> dict[str, str]:
     """Return the extended attributes that a tar carries, as PAX records."""
     records: dict[str, str] = {}
     try:
@@ -156,7 +160,9 @@ def _attributes(fd: int) -> dict[str, str]:
         if name.startswith(OVERLAY_XATTRS) or not name.startswith(KEPT_XATTRS) or "=" in name or not _is_text(name):
             continue
         with contextlib.suppress(OSError):  # gone meanwhile
-            records[XATTR_PREFIX + name] = os.getxattr(fd, name).decode("utf-8", "surrogateescape")
+            value = ids.attribute_inside(name, os.getxattr(fd, name))
+            if value is not None:
+                records[XATTR_PREFIX + name] = value.decode("utf-8", "surrogateescape")
     return records
 
 

@@ -10,6 +10,7 @@ Nobody's code is loaded from it: whatever this process needs is imported before,
 Source: mount_namespaces(7), pivot_root(2).
 """
 
+import contextlib
 import ctypes
 import os
 import stat
@@ -19,32 +20,38 @@ from pathlib import Path
 from typing import Final
 
 from logd.files.request import MountRequest, Place
+from logd.idmap import IdMap
+from logd.runtime.idmapped import Mapped, act_as, attach, clone
 from logd.runtime.inroot import make_directories, open_directory, open_in_root, opened
-from logd.runtime.mount_calls import MNT_DETACH, MS_BIND, MS_REC, MS_REMOUNT, mount
+from logd.runtime.mount_calls import MNT_DETACH, MS_BIND, MS_PRIVATE, MS_REC, MS_REMOUNT, mount
 from logd.runtime.rootfs import is_mounted, mount_overlay
 from logd.runtime.subpaths import open_part
+from logd.runtime.userns import lent
 
 CLONE_NEWNS: Final = 0x2_0000
 MS_RDONLY: Final = 1
-MS_PRIVATE: Final = 1 << 18
 SCRATCH_OPTIONS: Final = "size=4m,mode=700"
 
 _libc = ctypes.CDLL(None, use_errno=True)
 
 
-def enter(place: Place, *, writable: bool, read_only_root: bool = False) -> int:
+def enter(place: Place, idmap: IdMap | None, *, writable: bool, read_only_root: bool = False) -> int:
     """Make the container's root this process's root and return a descriptor of it. Raises OSError, LogdError.
 
-    A root that is `read_only_root` is so whatever link leads there; what is mounted in it has its own say.
+    A root that is `read_only_root` is so whatever link leads there; what is mounted in it has its own say. With `idmap`
+    all that the container has belongs to the host's users that it maps to, and what this process makes to its root.
     """
     _own_namespace()
     rootfs = Path(place.rootfs)
     live = is_mounted(rootfs)
-    if not live:
-        rootfs = _mount_layers(place, writable=writable)
-    with opened(open_directory(rootfs)) as root:
-        for entry in sorted(place.mounts, key=lambda one: one.destination.count("/")):
-            _mount_entry(root, entry, make_missing=not live)
+    with contextlib.nullcontext() if idmap is None else lent(idmap) as mapped:
+        if not live:
+            rootfs = _mount_layers(place, mapped, writable=writable)
+        if mapped is not None:
+            act_as(mapped.uid, mapped.gid)
+        with opened(open_directory(rootfs)) as root:
+            for entry in sorted(place.mounts, key=lambda one: one.destination.count("/")):
+                _mount_entry(root, entry, mapped, make_missing=not live)
     if read_only_root:
         mount("none", rootfs, flags=MS_REMOUNT | MS_BIND | MS_RDONLY)
     return _become_root(rootfs)
@@ -54,7 +61,7 @@ def mount_image(place: Place) -> tuple[int, int]:
     """Return descriptors of the upper layer and of the image's root beneath it. Raises OSError, LogdError."""
     _own_namespace()
     upper = os.open(place.upper, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    root = _scratch_overlay(Path(place.rootfs), [Path(layer) for layer in place.layers])
+    root = _scratch_overlay(Path(place.point), [Path(layer) for layer in place.layers])
     return upper, os.open(root, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
 
 
@@ -64,24 +71,24 @@ def _own_namespace() -> None:
     mount("none", "/", flags=MS_REC | MS_PRIVATE)
 
 
-def _mount_layers(place: Place, *, writable: bool) -> Path:
-    rootfs, layers = Path(place.rootfs), [Path(layer) for layer in place.layers]
+def _mount_layers(place: Place, mapped: Mapped | None, *, writable: bool) -> Path:
+    point, layers = Path(place.point), [Path(layer) for layer in place.layers]
     if writable:
-        mount_overlay(layers, Path(place.upper), Path(place.work), rootfs)
-        return rootfs
+        mount_overlay(layers, Path(place.upper), Path(place.work), point, mapped)
+        return point
     own = [Path(place.upper)] if os.path.isdir(place.upper) else []
-    return _scratch_overlay(rootfs, [*own, *layers])
+    return _scratch_overlay(point, [*own, *layers], mapped)
 
 
-def _scratch_overlay(folder: Path, layers: Sequence[Path]) -> Path:
+def _scratch_overlay(folder: Path, layers: Sequence[Path], mapped: Mapped | None = None) -> Path:
     """Mount the layers below `folder`, with a top layer in memory that goes with this process."""
     folder.mkdir(mode=0o755, exist_ok=True)
     mount("tmpfs", folder, "tmpfs", data=SCRATCH_OPTIONS)
-    mount_overlay(layers, folder / "upper", folder / "work", folder / "root")
+    mount_overlay(layers, folder / "upper", folder / "work", folder / "root", mapped, maps_upper=False)
     return folder / "root"
 
 
-def _mount_entry(root: int, entry: MountRequest, *, make_missing: bool) -> None:
+def _mount_entry(root: int, entry: MountRequest, mapped: Mapped | None, *, make_missing: bool) -> None:
     source, descriptor = entry.source, -1
     try:
         if entry.subpath:
@@ -93,7 +100,10 @@ def _mount_entry(root: int, entry: MountRequest, *, make_missing: bool) -> None:
         except FileNotFoundError:
             return  # not made yet, or the container has removed it: then it is not seen in the container either
         with opened(target):
-            mount(source, f"/proc/self/fd/{target}", flags=MS_BIND | (MS_REC if entry.recursive else 0))
+            if entry.is_mapped:
+                attach(clone(source, mapped), target)
+            else:
+                mount(source, f"/proc/self/fd/{target}", flags=MS_BIND | (MS_REC if entry.recursive else 0))
         if entry.read_only:
             with opened(open_in_root(root, entry.destination, os.O_PATH)) as mounted:
                 mount("none", f"/proc/self/fd/{mounted}", flags=MS_REMOUNT | MS_BIND | MS_RDONLY)

@@ -100,12 +100,14 @@ def _make_pipes(launch: Launch) -> tuple[dict[str, int], tuple[int, int, int]]:
         return held, (unused, others[0], others[1])
     if launch.open_stdin:
         stdin, held["stdin"] = pipes.stdin_pipe()
+        os.fchown(stdin, *launch.owner)
     else:
-        stdin = os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC)
+        stdin = pipes.no_input(launch.owner)
     theirs = []
     for name in pipes.STREAM_OF:
         held[name], end = pipes.output_pipe(size)
         held[f"{name}-stage-out"], held[f"{name}-stage-in"] = pipes.staging_pipe(size)
+        os.fchown(end, *launch.owner)
         theirs.append(end)
     return held, (stdin, theirs[0], theirs[1])
 

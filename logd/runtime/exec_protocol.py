@@ -42,6 +42,8 @@ class ExecLaunch(NamedTuple):
     """TTY; or those of stdin, stdout and stderr that a client is at: the others are /dev/null."""
     size: tuple[int, int] = (0, 0)
     """Rows and columns of the terminal, if they are known: process.json has them too, but crun takes no notice."""
+    owner: tuple[int, int] = (0, 0)
+    """The host's ids of the container's root, to whom the streams belong."""
 
 
 class ExecExit(NamedTuple):

@@ -38,6 +38,7 @@ from logd.runtime.exec_protocol import (
     write_exit,
 )
 from logd.runtime.kinship import become_shim
+from logd.runtime.pipes import no_input
 from logd.runtime.protocol import listen_in, receive, send
 
 MARK: Final = b"exec "
@@ -49,8 +50,9 @@ READ_BYTES: Final = 64 << 10
 
 
 def request(launch: ExecLaunch) -> bytes:
-    """Return what `main` reads."""
-    return MARK + json.dumps(launch._asdict()).encode()
+    """Return what `main` reads; a zygote of an older logd does not know of an owner."""
+    fields = {name: value for name, value in launch._asdict().items() if name != "owner" or any(launch.owner)}
+    return MARK + json.dumps(fields).encode()
 
 
 class ExecShim:
@@ -118,10 +120,13 @@ class ExecShim:
         launch = self.launch
         null = os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC)
         stdio = {"stdin": null, "stdout": null, "stderr": null}
+        if "stdin" not in launch.streams:
+            stdio["stdin"] = no_input(launch.owner)
         for name in launch.streams:
             if name != TTY:
                 reading, writing = os.pipe()
                 stdio[name], self._handed[name] = (reading, writing) if name == "stdin" else (writing, reading)
+                os.fchown(stdio[name], *launch.owner)
         self._outputs = [ours for name, ours in self._handed.items() if name != "stdin"]
         arguments = ["exec", "--detach"]
         arguments += ["--process", f"{launch.folder}/{PROCESS_FILE}", "--pid-file", f"{launch.folder}/{PID_FILE}"]

@@ -12,6 +12,7 @@ MS_NOEXEC: Final = 0x8
 MS_BIND: Final = 0x1000
 MS_REC: Final = 0x4000
 MS_REMOUNT: Final = 0x20
+MS_PRIVATE: Final = 1 << 18
 MNT_DETACH: Final = 2
 UMOUNT_NOFOLLOW: Final = 8
 

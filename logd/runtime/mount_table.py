@@ -4,6 +4,7 @@ Source: OCI runtime specification, config.md "Mounts" and config-linux.md "Defau
 """
 # ruff: noqa: S108  (/dev/shm is a mount point here, not a temporary file)
 
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final
@@ -16,7 +17,7 @@ INIT_DESTINATION: Final = "/sbin/docker-init"
 WRITABLE_WITH_READONLY_ROOT: Final = frozenset({"/proc", "/dev", "/dev/pts", "/dev/shm", "/dev/mqueue"})
 
 
-def _default_mounts(host: HostConfig, shm: Path | None) -> list[dict[str, Any]]:
+def _default_mounts(host: HostConfig, shm: Path | None, *, shares_mqueue: bool) -> list[dict[str, Any]]:
     read_only = [] if host.privileged else ["ro"]
     hardened = ["nosuid", "noexec", "nodev"]
 
@@ -30,7 +31,11 @@ def _default_mounts(host: HostConfig, shm: Path | None) -> list[dict[str, Any]]:
         mount("sysfs", "/sys", [*hardened, *read_only]),
         mount("cgroup", "/sys/fs/cgroup", [*hardened, *read_only]),
     ]
-    mounts.append(mount("mqueue", "/dev/mqueue", hardened))
+    if shares_mqueue:
+        if os.path.isdir("/dev/mqueue"):
+            mounts.append(mount("bind", "/dev/mqueue", ["rbind", "rprivate"], "/dev/mqueue"))
+    else:
+        mounts.append(mount("mqueue", "/dev/mqueue", hardened))
     if host.ipc_mode == "host":
         mounts.append(mount("bind", "/dev/shm", ["rbind", "rprivate"], "/dev/shm"))
     elif shm is not None:
@@ -49,16 +54,18 @@ def oci_mounts(
     network_files: Mapping[str, Path],
     init_path: str = "",
     shm: Path | None = None,
+    shares_mqueue: bool = False,
 ) -> list[dict[str, Any]]:
     """Return the bundle's `mounts`: Docker's own, less those that the request replaces, then the rest by depth.
 
     `volumes` has each planned volume's folder by destination, `network_files` the host file by destination. `shm`
-    is a /dev/shm on the host that others may have too.
+    is a /dev/shm on the host that others may have too. `shares_mqueue`: the host's queues are bound, since they can't
+    be mounted in another user namespace, where the host has them mounted.
     """
     taken = mount_plan.destinations
     own = [
         mount
-        for mount in _default_mounts(host, shm)
+        for mount in _default_mounts(host, shm, shares_mqueue=shares_mqueue)
         if mount["destination"] not in taken and not ("/dev" in taken and mount["destination"].startswith("/dev/"))
     ]
     extra = [_bind(str(path), place, False) for place, path in network_files.items() if place not in taken]

@@ -4,6 +4,7 @@ Source: hosts(5), resolv.conf(5), Docker's "Networking overview" (DNS services, 
 """
 
 import ipaddress
+import os
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Final, NamedTuple
@@ -59,9 +60,14 @@ def validate_network_files(host: HostConfig) -> None:
 
 
 def write_network_files(
-    folder: Path, spec: ContainerSpec, host: HostConfig, setup: NetworkSetup = LOOPBACK
+    folder: Path,
+    spec: ContainerSpec,
+    host: HostConfig,
+    setup: NetworkSetup = LOOPBACK,
+    *,
+    owner: tuple[int, int] = (0, 0),
 ) -> dict[str, Path]:
-    """Write the three files into `folder` and return them by their place in the container.
+    """Write the three files, of the host's user and group `owner`, into `folder`; return them by their place.
 
     With the host's network the host's own hosts file is what the container's begins with. Who shares another
     container's network has that one's files. Raises InvalidParameter.
@@ -79,6 +85,7 @@ def write_network_files(
         path = folder / name
         path.write_text(content, encoding="utf-8", errors="surrogateescape")
         path.chmod(0o644)
+        os.chown(path, *owner)
         files[f"/etc/{name}"] = path
     return files
 

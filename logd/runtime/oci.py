@@ -7,7 +7,7 @@ here blocks (files, a look into the container's root): call it in a thread.
 import contextlib
 import json
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
@@ -15,8 +15,10 @@ from typing import Any, Final
 import orjson
 
 from logd.errors import InvalidParameter
+from logd.idmap import IdMap, IdRange
 from logd.runtime import capabilities, limits, mounts, security
 from logd.runtime.devices import devices
+from logd.runtime.idmapped import acting_as
 from logd.runtime.inroot import make_directories, open_directory, open_in_root, opened
 from logd.runtime.mount_table import INIT_DESTINATION, oci_mounts
 from logd.runtime.mountinfo import root_propagation
@@ -29,9 +31,10 @@ OCI_VERSION: Final = "1.0.2"
 CONFIG_NAME: Final = "config.json"
 DEFAULT_PATH: Final = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 CGROUP_PARENT: Final = "/logd"
+PING_GROUPS: Final = "net.ipv4.ping_group_range"
 UNPRIVILEGED_NETWORK: Final = {  # a container's own network namespace has nobody to protect from itself
     "net.ipv4.ip_unprivileged_port_start": "0",
-    "net.ipv4.ping_group_range": "0 2147483647",
+    PING_GROUPS: "0 2147483647",
 }
 _CGROUP_ROOT: Final = ("/sys/fs/cgroup",)
 
@@ -43,7 +46,8 @@ class BundleRequest:
     `plan` is what was settled when the container was created; None: what `spec` and `host` say. `volumes` has the
     folder of each planned volume by its destination. `init_path` is the init to put in front of the
     command, empty for none. `joined` has the paths of the namespaces of another container by their types, `shm` is the
-    /dev/shm that is shared with others. `env` replaces what `default_env` gives.
+    /dev/shm that is shared with others. `env` replaces what `default_env` gives. With `idmap` the container joins the
+    user namespace bound to `user_namespace`, whose mapping that is.
     """
 
     id: str
@@ -65,6 +69,13 @@ class BundleRequest:
     network: NetworkSetup = LOOPBACK
     joined: Mapping[str, str] = field(default_factory=dict)
     shm: Path | None = None
+    idmap: IdMap | None = None
+    user_namespace: Path | None = None
+
+    @property
+    def root_ids(self) -> tuple[int, int]:
+        """The host's ids of the container's root."""
+        return self.idmap.root if self.idmap is not None else (0, 0)
 
 
 def prepare_bundle(request: BundleRequest) -> None:
@@ -77,9 +88,12 @@ def prepare_bundle(request: BundleRequest) -> None:
     plan = request.plan or mounts.plan(request.spec, request.host)
     mounts.create_bind_sources(plan)
     mounts.check_propagations(plan)
-    _make_dockers_files(request.rootfs)
-    _make_working_dir(request)
-    files = write_network_files(request.container_dir, request.spec, request.host, request.network)
+    with acting_as(*request.root_ids):
+        _make_dockers_files(request.rootfs)
+        _make_working_dir(request)
+    files = write_network_files(
+        request.container_dir, request.spec, request.host, request.network, owner=request.root_ids
+    )
     table = oci_mounts(
         plan,
         request.host,
@@ -87,6 +101,7 @@ def prepare_bundle(request: BundleRequest) -> None:
         network_files=files,
         init_path=_init_path(request),
         shm=request.shm,
+        shares_mqueue=request.idmap is not None and request.host.ipc_mode == "host",
     )
     config = bundle_config(request, user, table)
     path = request.exec_dir / CONFIG_NAME
@@ -213,7 +228,7 @@ def _linux(request: BundleRequest, caps: list[str], table: list[dict[str, Any]])
     host, support = request.host, limits.host_support()
     nodes, device_rules = devices(host)
     linux: dict[str, Any] = {
-        "namespaces": [_namespace(kind, request) for kind in _namespaces(host)],
+        "namespaces": [_namespace(kind, request) for kind in _namespaces(host)] + _user_namespace(request),
         "cgroupsPath": cgroup_path(request.id, host.cgroup_parent or request.cgroup_parent),
         "resources": {"devices": device_rules, **limits.resources(host, support)},
         "devices": nodes,
@@ -233,7 +248,14 @@ def _linux(request: BundleRequest, caps: list[str], table: list[dict[str, Any]])
     )
     if filter_ is not None:
         linux["seccomp"] = filter_
+    if request.idmap is not None:
+        linux["uidMappings"] = _mappings(request.idmap.uids)
+        linux["gidMappings"] = _mappings(request.idmap.gids)
     return linux
+
+
+def _mappings(ranges: Iterable[IdRange]) -> list[dict[str, int]]:
+    return [{"containerID": one.inside, "hostID": one.outside, "size": one.size} for one in ranges]
 
 
 def _keeps_cgroup_root(table: list[dict[str, Any]], support: limits.Support) -> bool:
@@ -257,9 +279,15 @@ def _namespace(kind: str, request: BundleRequest) -> dict[str, str]:
     return {"type": kind, **({"path": path} if path else {})}
 
 
+def _user_namespace(request: BundleRequest) -> list[dict[str, str]]:
+    return [{"type": "user", "path": str(request.user_namespace)}] if request.idmap is not None else []
+
+
 def _sysctls(request: BundleRequest) -> dict[str, str]:
     own_network = request.host.network_mode != "host" and request.network.shared is None
     sysctls = {**(UNPRIVILEGED_NETWORK if own_network else {}), **request.host.sysctls}
+    if own_network and request.idmap is not None and PING_GROUPS not in request.host.sysctls:
+        sysctls[PING_GROUPS] = f"0 {request.idmap.gids[0].size - 1}"  # the kernel takes groups of the namespace only
     if request.spec.domainname:
         sysctls["kernel.domainname"] = request.spec.domainname
     return sysctls

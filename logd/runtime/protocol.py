@@ -71,6 +71,8 @@ class Launch(NamedTuple):
     """Whether the runtime makes a terminal, in place of pipes."""
     memory_limit: int = 0
     """Bytes, 0 for none: the pipes are charged to it, so they are scaled to it."""
+    owner: tuple[int, int] = (0, 0)
+    """The host's ids of the container's root, to whom its pipes belong."""
     store: StoreOptions = StoreOptions()
 
     def to_json(self) -> dict[str, Any]:
@@ -80,9 +82,11 @@ class Launch(NamedTuple):
     @classmethod
     def from_json(cls, value: dict[str, Any]) -> "Launch":
         """Read a launch; fields of a newer version are left out, missing ones get their default."""
-        known = {name: value[name] for name in cls._fields if name in value}
+        known: dict[str, Any] = {name: value[name] for name in cls._fields if name in value}
         store = {name: value["store"][name] for name in StoreOptions._fields if name in value["store"]}
-        return cls(**{**known, "runtime": tuple(value["runtime"]), "store": StoreOptions(**store)})
+        owner = value.get("owner", (0, 0))
+        known |= {"runtime": tuple(value["runtime"]), "owner": tuple(owner), "store": StoreOptions(**store)}
+        return cls(**known)
 
 
 Recovery = tuple[int, dict[str, int]]

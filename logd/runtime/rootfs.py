@@ -7,15 +7,18 @@ import ctypes
 import errno
 import os
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Final
 
 from logd.errors import LogdError
+from logd.runtime.idmapped import Mapped, acting_as, attach, clone
+from logd.runtime.mount_calls import MS_PRIVATE, MS_REC, mount
 
 MNT_DETACH: Final = 2
 UMOUNT_NOFOLLOW: Final = 8
 CLONE_FS: Final = 0x200
+CLONE_NEWNS: Final = 0x2_0000
 MAX_OPTIONS: Final = os.sysconf("SC_PAGE_SIZE") - 1  # mount(2) copies one page, with its final NUL
 PARAMETERS: Final = Path("/sys/module/overlay/parameters")
 SWITCHED_OFF: Final = ("index", "redirect_dir", "metacopy")
@@ -26,11 +29,20 @@ container's layer would not hold all of what it changed, as a commit needs it; a
 _libc = ctypes.CDLL(None, use_errno=True)
 
 
-def mount_overlay(lower: Sequence[Path], upper: Path, work: Path, target: Path) -> None:
+def mount_overlay(
+    lower: Sequence[Path],
+    upper: Path,
+    work: Path,
+    target: Path,
+    mapped: Mapped | None = None,
+    *,
+    maps_upper: bool = True,
+) -> None:
     """Mount `lower` (top layer first) with the writable `upper` on `target`; `work` is an empty folder beside `upper`.
 
-    The three folders of the container are made if missing. Raises LogdError with the system's reason, and for more
-    layers than the options of one mount can name. An image without a layer gets an empty folder below.
+    The three folders of the container are made if missing. With `mapped` the layers are seen as a user namespace maps
+    their ids, `upper` only if `maps_upper`. Raises LogdError with the system's reason, and for more layers than the
+    options of one mount can name. An image without a layer gets an empty folder below.
     """
     upper, work, target = upper.absolute(), work.absolute(), target.absolute()
     lower = [path.absolute() for path in lower] or [work.parent / "empty"]
@@ -39,6 +51,9 @@ def mount_overlay(lower: Sequence[Path], upper: Path, work: Path, target: Path) 
     for folder in (upper, work, target):
         folder.mkdir(mode=0o755, parents=True, exist_ok=True)
     work.chmod(0o700)
+    if mapped is not None:
+        _mount_mapped(lower, upper, work, target, mapped, maps_upper=maps_upper)
+        return
     options = _options([str(path) for path in lower], upper, work)
     if len(options) <= MAX_OPTIONS:
         _mount(options, target)
@@ -94,14 +109,67 @@ def _mount(options: bytes, target: Path) -> None:
 
 def _mount_from(folder: Path, options: bytes, target: Path) -> None:
     """Mount with layer names relative to `folder`: in a thread with a working directory of its own."""
+
+    def run() -> None:
+        if _libc.unshare(CLONE_FS) != 0:
+            raise LogdError(f"overlay: unshare: {os.strerror(ctypes.get_errno())}")
+        os.chdir(folder)
+        _mount(options, target)
+
+    _in_thread(run)
+
+
+def _mount_mapped(
+    lower: Sequence[Path], upper: Path, work: Path, target: Path, mapped: Mapped, *, maps_upper: bool
+) -> None:
+    """Mount translated layers. They have to be mounts for that, which nobody else sees: in a thread of its own."""
+    trees: list[int] = []
+
+    def run() -> None:
+        if _libc.unshare(CLONE_NEWNS) != 0:
+            raise LogdError(f"overlay: unshare: {os.strerror(ctypes.get_errno())}")
+        mount("none", "/", flags=MS_REC | MS_PRIVATE)
+        mount("tmpfs", target, "tmpfs", data="mode=700")
+        os.chdir(target)
+        os.mkdir("root")
+        parents = {parent: str(number) for number, parent in enumerate(dict.fromkeys(path.parent for path in lower))}
+        for parent, name in parents.items():
+            os.mkdir(name)
+            attach(_translated(parent, mapped), name)
+        os.mkdir("own")
+        attach(_translated(upper.parent, mapped if maps_upper else None), "own")
+        names = [f"{parents[path.parent]}/{path.name}" for path in lower]
+        options = _options(names, Path("own", upper.name), Path("own", work.name))
+        if len(options) > MAX_OPTIONS:
+            raise LogdError(f"overlay: {len(lower)} layers are too many for one mount")
+        with acting_as(mapped.uid, mapped.gid):  # overlayfs makes what it needs, then and later, as who mounts it
+            _mount(options, Path("root"))
+        trees.append(clone("root"))
+
+    try:
+        _in_thread(run)
+        attach(trees.pop(), target)
+    except OSError as error:
+        raise LogdError(f"overlay: mount on {target}: {error.strerror}") from error
+
+
+def _translated(path: Path, mapped: Mapped | None) -> int:
+    try:
+        return clone(path, mapped)
+    except OSError as error:
+        hint = (
+            "; does its file system translate ids (ext4, xfs, btrfs, f2fs do)?" if error.errno == errno.EINVAL else ""
+        )
+        raise LogdError(f"user namespace: mount of {path}: {error.strerror}{hint}") from error
+
+
+def _in_thread(work: Callable[[], None]) -> None:
+    """Run it in a thread whose surroundings are its own, to be changed; raises its LogdError or OSError."""
     failure: list[Exception] = []
 
     def run() -> None:
         try:
-            if _libc.unshare(CLONE_FS) != 0:
-                raise LogdError(f"overlay: unshare: {os.strerror(ctypes.get_errno())}")
-            os.chdir(folder)
-            _mount(options, target)
+            work()
         except (LogdError, OSError) as error:
             failure.append(error)
 

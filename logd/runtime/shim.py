@@ -73,7 +73,7 @@ class Shim:
         replaced: bool,
     ) -> None:
         place, exit_fields, self._oom_file, self.pid, _ = born
-        _, container_dir, _, _, _, _, _, has_terminal, _, store = launch
+        _, container_dir, _, _, _, _, _, has_terminal, _, _, store = launch
         _, _, max_age_s, _, _, sync, _ = store
         self.launch = launch
         self.replaced = replaced

@@ -10,8 +10,10 @@ import os
 import stat
 from collections.abc import Mapping
 from pathlib import Path
+from typing import NamedTuple
 
 from logd.errors import InvalidParameter, LogdError, NotFound
+from logd.runtime.idmapped import Mapped, attach, clone
 from logd.runtime.inroot import open_beneath, open_directory, opened
 from logd.runtime.mount_calls import MS_BIND, MS_REC, detach, mount
 
@@ -31,18 +33,32 @@ def _refusal(volume: Path, subpath: str, error: OSError) -> LogdError:
     return InvalidParameter(f"path concatenation escapes the base directory, base: {volume}, subpath: {subpath}")
 
 
-def mount_parts(folder: Path, parts: Mapping[str, tuple[Path, str]]) -> dict[str, Path]:
-    """Mount parts, (volume, subpath) by their destination, on points in `folder`; returns these (blocks)."""
+class Part(NamedTuple):
+    """A part of a volume, or all of it without a `subpath`; whether its ids are to be translated."""
+
+    volume: Path
+    subpath: str
+    is_mapped: bool = False
+
+
+def mount_parts(folder: Path, parts: Mapping[str, Part], mapped: Mapped | None = None) -> dict[str, Path]:
+    """Mount parts, given by their destination, on points in `folder`; returns these (blocks).
+
+    `mapped` is what ids are translated to. Raises NotFound, InvalidParameter, LogdError, OSError.
+    """
     points: dict[str, Path] = {}
-    for number, (destination, (volume, subpath)) in enumerate(parts.items()):
+    for number, (destination, (volume, subpath, is_mapped)) in enumerate(parts.items()):
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         points[destination] = point = folder / str(number)
-        with opened(open_part(volume, subpath)) as part:
+        with opened(open_part(volume, subpath or ".")) as part:
             if stat.S_ISDIR(os.fstat(part).st_mode):
                 point.mkdir(mode=0o700)
             else:
                 point.touch(mode=0o600)
-            mount(f"/proc/self/fd/{part}", point, flags=MS_BIND | MS_REC)
+            if is_mapped:
+                attach(clone(f"/proc/self/fd/{part}", mapped), point)
+            else:
+                mount(f"/proc/self/fd/{part}", point, flags=MS_BIND | MS_REC)
     return points
 
 

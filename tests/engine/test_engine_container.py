@@ -37,9 +37,9 @@ def test_a_record_comes_back_from_its_file_as_it_was(tmp_path):
 
 
 def test_a_file_of_a_newer_version_is_refused_with_the_versions_named():
-    newer = encode(make_record()).replace(b'"version": 2', b'"version": 3')
+    newer = encode(make_record()).replace(b'"version": 2', b'"version": 4')
     with pytest.raises(
-        UnreadableRecord, match=rf"^x.json: version 3, written by a newer logd \(this one reads {VERSION}\)"
+        UnreadableRecord, match=rf"^x.json: version 4, written by a newer logd \(this one reads {VERSION}\)"
     ):
         decode(newer, "x.json")
 

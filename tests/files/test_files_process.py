@@ -27,6 +27,7 @@ def place(tmp_path):
     (tmp_path / "host/secret").write_text("outside")
     return Place(
         rootfs=str(tmp_path / "rootfs"),
+        point=str(tmp_path / "rootfs"),
         layers=[str(tmp_path / "image")],
         upper=str(tmp_path / "upper"),
         work=str(tmp_path / "work"),
@@ -207,7 +208,7 @@ async def test_a_long_sparse_file_is_sent_whole_and_whoever_goes_early_ends_the_
 def test_nothing_can_be_imported_once_the_root_is_the_containers(place):
     script = (
         "import json, sys; from logd.files.request import Place; from logd.files.view import enter\n"
-        "enter(Place(**json.loads(sys.argv[1])), writable=False)\n"
+        "enter(Place(**json.loads(sys.argv[1])), None, writable=False)\n"
         "try: import this\nexcept ImportError: print('refused', __import__('os').listdir('/'))"
     )
     import json

@@ -9,7 +9,7 @@ from logd.errors import InvalidParameter, LogdError, NotFound
 from logd.runtime.local_volume import check_options, mount_volume, parse_mount_options
 from logd.runtime.mount_calls import MS_BIND, MS_REC, detach, mount
 from logd.runtime.mountinfo import MountEntry, check_propagation, mounts_below, read_mounts, root_propagation
-from logd.runtime.subpaths import mount_parts, open_part, unmount_parts
+from logd.runtime.subpaths import Part, mount_parts, open_part, unmount_parts
 
 
 @pytest.mark.parametrize(
@@ -111,7 +111,7 @@ def test_what_is_mounted_of_a_volume_stays_inside_it_while_its_links_are_swapped
     try:
         for _ in range(300):
             try:
-                points = mount_parts(folder, {"/x": (volume, "part")})
+                points = mount_parts(folder, {"/x": Part(volume, "part")})
                 outcomes.add(tuple(os.listdir(points["/x"])))
             except LogdError as error:
                 outcomes.add(type(error).__name__)
@@ -129,7 +129,7 @@ def test_taking_down_parts_deletes_nothing_of_them(tmp_path):
     (volume / "part").mkdir(parents=True)
     (volume / "part" / "kept").touch()
     (volume / "file").write_text("kept")
-    points = mount_parts(folder, {"/d": (volume, "part"), "/f": (volume, "file")})
+    points = mount_parts(folder, {"/d": Part(volume, "part"), "/f": Part(volume, "file")})
     assert (points["/d"] / "kept").exists()
     assert points["/f"].read_text() == "kept"
     unmount_parts(folder)
