@@ -29,11 +29,6 @@ UNSUPPORTED: Final = {
         ("POST", "/containers/{name}/checkpoints"),
         ("DELETE", "/containers/{name}/checkpoints/{checkpoint}"),
     ),
-    "registries are not supported: use `docker load` or `docker import`": (
-        ("POST", "/auth"),
-        ("GET", "/images/search"),
-        ("GET", "/distribution/{name:slashes}/json"),
-    ),
     "volumes can't be updated: only the cluster volumes of a swarm can": (("PUT", "/volumes/{name}"),),
     "plugins of Docker's kind are not supported": (
         ("GET", "/plugins/privileges"),

@@ -1,6 +1,7 @@
-"""Images from registries and back: pull, push.
+"""Images from registries and back: pull, push, login, and a look at what a registry has.
 
-Source: Docker Engine API 1.47, ImageCreate, ImagePush; the shapes of progress lines, dockerd 27.
+Source: Docker Engine API 1.47, ImageCreate, ImagePush, SystemAuth, DistributionInspect, ImageSearch; words and progress
+lines are those of dockerd 27.
 """
 
 from typing import Final
@@ -8,11 +9,11 @@ from typing import Final
 from aiohttp import web
 
 from logd import references
-from logd.api.call import Call, Route
+from logd.api.call import Call, Route, answer
 from logd.api.progress import Progress
-from logd.errors import InvalidParameter, LogdError
+from logd.errors import InvalidParameter, LogdError, Unsupported
 from logd.references import Reference
-from logd.registry.settings import Credentials, credentials_of_header
+from logd.registry.settings import Credentials, credentials_of_header, read_credentials
 
 
 def credentials_of(call: Call) -> Credentials:
@@ -51,6 +52,27 @@ async def push(call: Call) -> web.StreamResponse:
     return await progress.end()
 
 
+async def login(call: Call) -> web.Response:
+    """POST /auth: say whether a registry takes a name and password, for `docker login`, which keeps them."""
+    credentials = read_credentials(await call.body() or b"{}")
+    token = await call.parts.registries.login(credentials)
+    return answer({"Status": "Login Succeeded", "IdentityToken": token})
+
+
+async def distribution(call: Call) -> web.Response:
+    """GET /distribution/{name}/json: what a registry has under a name, without taking it."""
+    wanted = references.parse(call.name).with_default_tag()
+    return answer(await call.parts.registries.look(wanted, credentials_of(call)))
+
+
+async def search(call: Call) -> web.Response:
+    """GET /images/search: the distribution protocol has no search."""
+    term = call.text("term")
+    raise Unsupported(
+        f"search for {term!r}: registries can't be searched by the distribution protocol; Docker Hub's website can"
+    )
+
+
 def _wanted(name: str, tag: str) -> Reference:
     """Return the reference that a client sends in two parts; the tag may be a digest."""
     reference = references.parse(name.removesuffix(":"))
@@ -63,4 +85,9 @@ def _wanted(name: str, tag: str) -> Reference:
     return references.parse_repository(reference.name, tag)
 
 
-ROUTES: Final = [Route("POST", "/images/{name:slashes}/push", push)]
+ROUTES: Final = [
+    Route("POST", "/auth", login),
+    Route("GET", "/distribution/{name:slashes}/json", distribution),
+    Route("GET", "/images/search", search),
+    Route("POST", "/images/{name:slashes}/push", push),
+]

@@ -1,16 +1,28 @@
 """Images to and from registries, by the daemon's settings."""
 
+import asyncio
+import contextlib
 import os
+from typing import Any, Final
 
+import msgspec
+
+from logd import references
 from logd.config import DaemonConfig
+from logd.errors import InvalidParameter, Unauthorized
+from logd.images import config as image_config
 from logd.images.downloads import Downloads
 from logd.images.image import Image
+from logd.images.manifests import INDEX_TYPES, Descriptor, read_index, read_manifest
 from logd.images.pull import Pulls
 from logd.images.push import Pushes
 from logd.images.report import Report
 from logd.images.store import ImageStore
 from logd.references import Reference
+from logd.registry.remote import Remote, connected
 from logd.registry.settings import Credentials, Settings
+
+HUB_HOSTS: Final = frozenset(("", "docker.io", "index.docker.io", "registry-1.docker.io"))
 
 
 class Registries:
@@ -18,8 +30,8 @@ class Registries:
 
     def __init__(self, store: ImageStore, config: DaemonConfig) -> None:
         self._config = config
-        downloads = Downloads(config.data_root / "images/downloads", lambda: config.max_concurrent_downloads)
-        self._pulls = Pulls(store, downloads, self.settings)
+        self._downloads = Downloads(config.data_root / "images/downloads", lambda: config.max_concurrent_downloads)
+        self._pulls = Pulls(store, self._downloads, self.settings)
         self._pushes = Pushes(store, self.settings, lambda: config.max_concurrent_uploads)
 
     async def pull(self, wanted: Reference, credentials: Credentials, platform: str, report: Report) -> Image:
@@ -29,6 +41,38 @@ class Registries:
     async def push(self, wanted: Reference, credentials: Credentials, report: Report) -> None:
         """Give an image: see Pushes."""
         await self._pushes.push(wanted, credentials, report)
+
+    async def login(self, credentials: Credentials) -> str:
+        """Ask the registry at `serveraddress` whether it takes name and password; return its token for them, or "".
+
+        Raises Unauthorized, InvalidParameter for what is no address.
+        """
+        domain = _domain_of(credentials.serveraddress)
+        async with connected(domain, "", self.settings(), credentials, mirrors=False) as remote:
+            try:
+                return str((await remote.ask("check"))["identity_token"])
+            except Unauthorized as error:
+                raise Unauthorized(f'Get "https://{domain}/v2/": {error}') from error
+
+    async def look(self, wanted: Reference, credentials: Credentials) -> dict[str, Any]:
+        """Return Docker's DistributionInspect of what a name means in its registry. Raises NotFound."""
+        async with connected(wanted.domain, wanted.path, self.settings(), credentials) as remote:
+            found = await remote.ask("manifest", wanted=wanted.digest or wanted.tag)
+            data, media_type = found["data"].encode(), found["media_type"]
+            if media_type in INDEX_TYPES:
+                index = read_index(data, found["digest"])
+                platforms = [msgspec.to_builtins(one.platform) for one in index.manifests if one.platform]
+            else:
+                descriptor = Descriptor(found["digest"], len(data), media_type)
+                platforms = [await self._platform(remote, read_manifest(data, descriptor).config)]
+        about = {"mediaType": media_type, "digest": found["digest"], "size": len(data)}
+        return {"Descriptor": about, "Platforms": platforms}
+
+    async def _platform(self, remote: Remote, wanted: Descriptor) -> dict[str, str]:
+        async with self._downloads.blob(remote, wanted, lambda *_: None) as path:
+            document = image_config.parse(await asyncio.to_thread(path.read_bytes))
+        found = {"architecture": document.architecture or "", "os": document.os or "linux"}
+        return found | ({"variant": document.variant} if document.variant else {})
 
     def settings(self) -> Settings:
         """Return how registries are spoken to now."""
@@ -41,6 +85,17 @@ class Registries:
             no_proxy=config.proxies.no_proxy or _environment("NO_PROXY"),
             attempts=config.max_download_attempts,
         )
+
+
+def _domain_of(address: str) -> str:
+    """Return the registry that an address means, such as https://index.docker.io/v1/ or host:5000."""
+    host = (address.partition("://")[2] or address).partition("/")[0]
+    if host in HUB_HOSTS:
+        return "docker.io"
+    with contextlib.suppress(InvalidParameter):
+        if references.parse(f"{host}/any").domain == host:
+            return host
+    raise InvalidParameter(f"serveraddress {address!r} is not the address of a registry: host[:port]")
 
 
 def _environment(name: str) -> str:

@@ -5,9 +5,10 @@ Source: OCI distribution-spec, "Pull" and "Push".
 
 import contextlib
 import hashlib
+import os
 import re
 from collections.abc import AsyncIterator, Callable, Sequence
-from typing import Any, Final, NamedTuple, Self
+from typing import Final, NamedTuple, Self
 
 import aiohttp
 from yarl import URL
@@ -217,8 +218,9 @@ async def _greet(connection: Connection) -> None:
 
 def told(error: BaseException | None) -> str:
     """Return what an error of the line says, in one line."""
-    text: Any = getattr(error, "os_error", None)
-    text = (text.strerror if isinstance(text, OSError) else None) or str(error) or type(error).__name__
     if isinstance(error, TimeoutError):
-        text = "the registry does not answer (timeout)"
-    return " ".join(str(text).split())
+        return "the registry does not answer (timeout)"
+    cause = getattr(error, "os_error", error)
+    number = cause.errno if isinstance(cause, OSError) else None
+    text = os.strerror(number).lower() if number and number > 0 else str(error)
+    return " ".join(text.split()) or type(error).__name__
