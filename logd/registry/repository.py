@@ -7,6 +7,7 @@ import contextlib
 import hashlib
 import os
 import re
+import socket
 from collections.abc import AsyncIterator, Callable, Sequence
 from typing import Final, NamedTuple, Self
 
@@ -221,6 +222,10 @@ def told(error: BaseException | None) -> str:
     if isinstance(error, TimeoutError):
         return "the registry does not answer (timeout)"
     cause = getattr(error, "os_error", error)
-    number = cause.errno if isinstance(cause, OSError) else None
-    text = os.strerror(number).lower() if number and number > 0 else str(error)
+    if isinstance(cause, socket.gaierror):
+        text = f"lookup of its address: {cause.strerror}"
+    elif isinstance(cause, OSError) and cause.errno:
+        text = os.strerror(cause.errno).lower()
+    else:
+        text = str(error)
     return " ".join(text.split()) or type(error).__name__
