@@ -26,6 +26,7 @@ run: setup
 test: setup-dev
 	@sh scripts/docker_cli.sh $(CURDIR)/.make/bin
 	@sh scripts/npm_packages.sh $(CURDIR)/.make/npm
+	@sh scripts/nginx.sh $(CURDIR)/.make/nginx
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
@@ -50,10 +51,10 @@ packages:
 	@sh scripts/packages.sh
 
 # What the tests need besides: the other init, certificates, a file system in a file, destinations of logs, who drives the
-# daemon, and who scrapes metrics.
+# daemon, who scrapes metrics, and a terminal.
 packages-dev:
 	@sh scripts/packages.sh catatonit crun iproute2 openssl e2fsprogs rsyslog rsyslog-gnutls systemd nodejs npm \
-		docker-compose prometheus
+		docker-compose prometheus tmux
 
 $(BIN)/python:
 	$(PYTHON) -m venv .venv
