@@ -1,6 +1,7 @@
 """A real daemon for tests: its own folders, its own socket, and nothing of it left afterwards."""
 
 import contextlib
+import gc
 import hashlib
 import json
 import os
@@ -18,6 +19,7 @@ from typing import Any
 import pytest
 from pools import POOLS, WIDE_POOLS
 
+from logd.cli.client import Client
 from logd.network.nft import table_name
 
 ROOT = Path(__file__).parent.parent
@@ -34,6 +36,11 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Put the files of LONGEST_FIRST first, in that order."""
     ranks = {room: rank for rank, room in enumerate(LONGEST_FIRST)}
     items.sort(key=lambda item: ranks.get(item.path.parent.name, len(ranks)))
+
+
+def pytest_collection_finish() -> None:
+    """Leave thousands of tests out of collections of garbage, which are asked for after many of them: 0.2 s each."""
+    gc.freeze()
 
 
 class Daemon:
@@ -152,6 +159,10 @@ class Daemon:
         done = subprocess.run(command, check=False, **options)
         assert not check or done.returncode == 0, f"{done}\n{self.log()}"
         return done
+
+    def get(self, path: str) -> Any:
+        """Return what the API answers: without a process, for what is asked again and again."""
+        return Client(self.host).json("GET", path)
 
     def processes(self) -> list[int]:
         """Return the pids of keeper, shims and containers: whatever stands in our folders or in a cgroup of ours."""

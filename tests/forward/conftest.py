@@ -1,6 +1,5 @@
 """Daemons that have the plugin `probe` installed, whose driver writes lines to a file and misbehaves when told to."""
 
-import json
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -59,8 +58,7 @@ def drivers(forwarding: Any) -> Callable[[str], dict[str, Any]]:
     """Return a container's drivers by name, as the daemon shows them."""
 
     def show(container: str) -> dict[str, Any]:
-        shown = json.loads(forwarding.logd("log", "driver", "ls", "--format", "json", container).stdout)
-        return {one["name"]: one for one in shown}
+        return {one["name"]: one for one in forwarding.get(f"/logd/containers/{container}/drivers")}
 
     return show
 

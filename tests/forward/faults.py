@@ -120,9 +120,8 @@ class Trial:
             await asyncio.sleep(LOOK_S)
 
     async def account(self) -> dict[str, Any]:
-        """Return what `logd log status` shows of the driver."""
-        shown = await asyncio.to_thread(self.daemon.logd, "log", "status", "--format", "json", self.id)
-        (one,) = json.loads(shown.stdout)["drivers"]
+        """Return what the log's status says of the driver."""
+        (one,) = (await asyncio.to_thread(self.daemon.get, f"/logd/containers/{self.id}/log"))["drivers"]
         return dict(one)
 
     async def has_failed(self) -> None:

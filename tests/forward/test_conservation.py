@@ -2,7 +2,6 @@
 
 import contextlib
 import http.client
-import json
 import os
 import random
 import signal
@@ -229,7 +228,7 @@ def more(daemon: Any, name: str, least: float = 100_000) -> None:
 
 
 def kill_forwarders(daemon: Any) -> None:
-    for one in json.loads(daemon.logd("plugins", "--format", "json").stdout)["forwarders"]:
+    for one in daemon.get("/logd/plugins")["forwarders"]:
         if one["pid"]:
             os.kill(one["pid"], signal.SIGKILL)
 

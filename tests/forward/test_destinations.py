@@ -43,8 +43,7 @@ class Writer:
         return bool(self.daemon.docker("ps", "-q", "--no-trunc", "--filter", f"id={self.id}").stdout)
 
     def drivers(self) -> dict[str, Any]:
-        shown = json.loads(self.daemon.logd("log", "driver", "ls", "--format", "json", self.id).stdout)
-        return {one["name"]: one for one in shown}
+        return {one["name"]: one for one in self.daemon.get(f"/logd/containers/{self.id}/drivers")}
 
     def never_waited(self) -> None:
         """Wait for the container's end, and see that no write of it took long."""
@@ -75,7 +74,7 @@ def kill(daemon: Any, victim: str) -> None:
         daemon.kill()
         daemon.start()
         return
-    shown = json.loads(daemon.logd("plugins", "--format", "json").stdout)["forwarders"]
+    shown = daemon.get("/logd/plugins")["forwarders"]
     for one in shown:
         if one["pid"]:
             os.kill(one["pid"], signal.SIGKILL)

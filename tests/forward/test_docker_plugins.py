@@ -42,6 +42,7 @@ def settled(drivers: Callable[[str], dict[str, Any]], container: str, name: str)
     return dict(account)
 
 
+@pytest.mark.calm
 def test_docker_run_delivers_every_line_to_the_plugin_with_the_options_that_are_its_own(
     plugin: DockerPlugin, run: Any, drivers: Any, forwarding: Any
 ) -> None:
@@ -77,6 +78,7 @@ def test_docker_run_delivers_every_line_to_the_plugin_with_the_options_that_are_
     assert (shown["Type"], shown["Config"]["some-url"]) == (plugin.name, "http://x")
 
 
+@pytest.mark.calm
 def test_a_line_of_many_kilobytes_comes_in_dockers_parts(
     plugin: DockerPlugin, run: Any, drivers: Any, forwarding: Any
 ) -> None:
@@ -91,6 +93,7 @@ def test_a_line_of_many_kilobytes_comes_in_dockers_parts(
     assert not entries[3]["partial"]
 
 
+@pytest.mark.calm
 @pytest.mark.parametrize(
     ("mood", "words"),
     [
@@ -142,6 +145,7 @@ def test_a_plugin_that_is_away_at_the_start_of_daemon_and_container_gets_all_whe
     assert plugin.texts(container) == numbered(2000)
 
 
+@pytest.mark.calm
 def test_a_plugin_that_refuses_later_has_its_words_shown_and_gets_all_once_it_does_not(
     plugin: DockerPlugin, drivers: Any, forwarding: Any
 ) -> None:
@@ -156,6 +160,7 @@ def test_a_plugin_that_refuses_later_has_its_words_shown_and_gets_all_once_it_do
     wait_until(lambda: plugin.texts(container) == ["one"])
 
 
+@pytest.mark.calm
 def test_a_plugin_that_is_killed_and_restarted_misses_nothing_that_it_had_not_read(
     plugin: DockerPlugin, run: Any, drivers: Any, forwarding: Any
 ) -> None:
@@ -175,6 +180,7 @@ def test_a_plugin_that_is_killed_and_restarted_misses_nothing_that_it_had_not_re
     assert account["dropped"] == {}
 
 
+@pytest.mark.calm
 def test_a_plugin_that_never_reads_holds_up_neither_the_container_nor_another_driver(
     plugin: DockerPlugin, run: Any, drivers: Any, forwarding: Any
 ) -> None:
@@ -198,7 +204,7 @@ def test_nothing_is_lost_when_the_forwarder_is_killed_again_and_again(
     container = run(script, "--log-driver", plugin.name)
 
     def forwarder() -> int:
-        found = json.loads(forwarding.logd("plugins", "--format", "json").stdout)["forwarders"]
+        found = forwarding.get("/logd/plugins")["forwarders"]
         return int({one["plugin"]: one["pid"] for one in found}["logd"])
 
     for _ in range(4):
@@ -215,6 +221,7 @@ def test_nothing_is_lost_when_the_forwarder_is_killed_again_and_again(
     wait_until(lambda: not any((forwarding.exec_root / "logging").iterdir()))
 
 
+@pytest.mark.calm
 def test_a_plugin_is_added_and_removed_while_the_container_runs(
     plugin: DockerPlugin, run: Any, drivers: Any, forwarding: Any
 ) -> None:
@@ -234,9 +241,10 @@ def test_a_plugin_is_added_and_removed_while_the_container_runs(
     assert set(drivers(container)) == set()
 
 
+@pytest.mark.calm
 def test_plugins_that_are_log_drivers_are_listed(plugin: DockerPlugin, forwarding: Any) -> None:
     def listed() -> dict[str, str]:
-        found = json.loads(forwarding.logd("plugins", "--format", "json").stdout)["drivers"]
+        found = forwarding.get("/logd/plugins")["drivers"]
         return {one["name"]: one["plugin"] for one in found}
 
     assert listed()[plugin.name] == "Docker plugin"

@@ -218,10 +218,10 @@ class Box:
             await asyncio.sleep(LOOK_S)
 
     async def account(self) -> dict[str, Any]:
-        """Return what `logd log status` says of the driver once nothing waits for it."""
+        """Return what the log's status says of the driver once nothing waits for it."""
 
         def ask() -> Any:
-            status = json.loads(self.daemon.logd("log", "status", "--format", "json", "web").stdout)
+            status = self.daemon.get("/logd/containers/web/log")
             (one,) = status["drivers"]
             return not one["buffered"] and one
 

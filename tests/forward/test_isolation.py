@@ -1,7 +1,6 @@
 """As `logd log status` shows it: a driver that hangs does nothing to the others, and a wrong count is seen."""
 
 import asyncio
-import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -17,12 +16,12 @@ SECONDS = 20
 
 
 def status(daemon: Any, container: str) -> dict[str, Any]:
-    (one,) = json.loads(daemon.logd("log", "status", "--format", "json", container).stdout)["drivers"]
+    (one,) = daemon.get(f"/logd/containers/{container}/log")["drivers"]
     return dict(one)
 
 
 def restarts(daemon: Any, plugin: str) -> int:
-    found = json.loads(daemon.logd("plugins", "--format", "json").stdout)["forwarders"]
+    found = daemon.get("/logd/plugins")["forwarders"]
     return sum(one["restarts"] for one in found if one["plugin"] == plugin)
 
 

@@ -65,7 +65,7 @@ def test_a_record_that_is_held_back_while_the_forwarder_is_killed_is_joined_agai
     )
     container = run(script, *options)
     wait_until(lambda: sent(forwarding, container) == ["START 1\na"])
-    forwarders = json.loads(forwarding.logd("plugins", "--format", "json").stdout)["forwarders"]
+    forwarders = forwarding.get("/logd/plugins")["forwarders"]
     os.kill(forwarders[0]["pid"], signal.SIGKILL)
     (tmp_path / "go").touch()
     account = settled(drivers, container)

@@ -141,14 +141,14 @@ async def test_an_exit_while_the_daemon_was_away_is_found_afterwards(
     delete(launch)
 
 
-@pytest.mark.parametrize(("victim", "kills"), [("shim", 5), ("keeper", 8), ("daemon", 8)])
+@pytest.mark.parametrize(("victim", "kills"), [("shim", 4), ("keeper", 8), ("daemon", 8)])
 async def test_nothing_is_lost_or_doubled_when_a_process_is_killed_again_and_again(
     tmp_path: Path, exec_root: Path, victim: str, kills: int
 ) -> None:  # a shim that dies more often in a short time is replaced after a while only
     outcome = await run_under_fire(
-        tmp_path, exec_root, "c7", [victim], kills=kills, lines=6_000_000, rate=0, options=["-b", "0"]
+        tmp_path, exec_root, "c7", [victim], kills=kills, lines=3_000_000, rate=0, options=["-b", "0"]
     )
-    assert outcome["lines"] == outcome["generator_lines"] == 6_000_000
+    assert outcome["lines"] == outcome["generator_lines"] == 3_000_000
     assert [outcome[name] for name in ("missing", "doubled", "disorder", "bad", "code")] == [0] * 5
     assert outcome["generator_errno"] == 0
 

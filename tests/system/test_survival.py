@@ -68,7 +68,7 @@ def ended(daemon: Any, name: str, timeout_s: float = 60) -> int:
 @pytest.mark.parametrize("rate", [[], ["-r", "50000"]], ids=["full speed", "50,000 lines a second"])
 def test_daemon_shim_and_keeper_killed_one_at_a_time_cost_no_line(busybox: Any, loggen: Path, rate: list[str]) -> None:
     lines = 200_000 if rate else 4_000_000
-    rounds = int(os.environ.get("LOGD_TEST_KILLS", "12"))
+    rounds = int(os.environ.get("LOGD_TEST_KILLS", "6"))
     command = ["/w/loggen", "gen", "-n", str(lines), *rate, "-o", "/w/report", "-k", "/w/end"]
     options = ["--log-opt", "max-size=4g", "-v", f"{loggen.parent}:/w"]
     for leftover in ("report", "end"):
@@ -96,7 +96,7 @@ def test_daemon_shim_and_keeper_killed_one_at_a_time_cost_no_line(busybox: Any, 
 
 
 @pytest.mark.timeout(300)
-@pytest.mark.parametrize("size", [300_000_000, pytest.param(2_000_000_000, marks=pytest.mark.soak)])
+@pytest.mark.parametrize("size", [120_000_000, pytest.param(2_000_000_000, marks=pytest.mark.soak)])
 def test_a_slow_reader_of_run_gets_all_bytes_although_the_log_keeps_five_megabytes(busybox: Any, size: int) -> None:
     script = f"yes 0123456789abcdef | head -c {size}"
     options = ["--rm", "--log-opt", "max-size=1m"]
@@ -202,7 +202,7 @@ def test_a_full_disk_lets_the_container_live_and_the_loss_is_counted_and_shown(
         daemon.docker("run", "-d", "--name", "full", *options, "busybox", *command)
         deadline = time.monotonic() + 60
         while time.monotonic() < deadline:
-            status = json.loads(daemon.logd("log", "status", "--format", "json", "full").stdout)
+            status = daemon.get("/logd/containers/full/log")
             if "no-space" in json.dumps(status) or "min-free" in json.dumps(status):
                 break
             time.sleep(0.2)

@@ -68,7 +68,7 @@ def logs_json(daemon: Any, name: str) -> "subprocess.CompletedProcess[str]":
 
 
 def gaps(daemon: Any, name: str) -> list[list[Any]]:
-    status = json.loads(daemon.logd("log", "status", "--format", "json", name).stdout)
+    status = daemon.get(f"/logd/containers/{name}/log")
     return [[gap["stream"], gap["position"], gap["length"], gap["reason"]] for gap in status["gaps"]]
 
 
