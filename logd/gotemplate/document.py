@@ -16,12 +16,8 @@ from typing import Final
 
 from logd.gotemplate.functions import FUNCTIONS, NO_VALUE, Function, Value, check_arguments, kind_of, show, truth
 from logd.gotemplate.tokens import INSIDE, Source, Token
+from logd.gotemplate.walk import CONSTANTS, Node, Parser, first
 
-MAX_DEPTH: Final = 32
-"""Of parentheses and blocks inside each other."""
-BLOCKS: Final = frozenset(("if", "range", "with"))
-REFUSED: Final = frozenset(("block", "break", "continue", "define", "template"))
-CONSTANTS: Final[Mapping[str, Value]] = {"true": True, "false": False, "nil": None}
 _TOKENS: Final = re.compile(
     rf"""{INSIDE.pattern}
       | (?P<variable>\$\w*)
@@ -68,14 +64,14 @@ class _Scope:
 _Expression = Callable[[_Scope], Value]
 _Operand = Callable[[_Scope, list[Value]], Value]
 """It takes what stands behind it as arguments."""
-_Node = Callable[[_Scope], Iterator[str]]
+_Node = Node[_Scope]
 
 
 class Document:
     """A parsed template. Raises ValueError with Go's words where it has them, and the place."""
 
     def __init__(self, text: str) -> None:
-        self._nodes = _Parser(text).parse()
+        self._nodes = _Parser(Source("", text, _TOKENS)).parse()
 
     def run(self, value: Value, methods: Mapping[str, Method] | None = None) -> str:
         """Return the text for a JSON value. Raises ValueError where the value does not have what is asked for."""
@@ -93,50 +89,10 @@ def frozen(value: Value) -> Value:
     return value
 
 
-class _Parser:
-    """Recursive descent; everything becomes a function at once."""
-
-    def __init__(self, text: str) -> None:
-        self._source = Source("", text, _TOKENS)
-        self._depth = 0
-        self._tokens = self._source.tokens()
-        self._next = next(self._tokens)
-
-    def parse(self) -> list[_Node]:
-        nodes = self._list()
-        if self._next.kind != "end":
-            self._source.fail(self._next.at, f"unexpected {{{{{self._next.text}}}}}")
-        return nodes
-
-    def _take(self) -> Token:
-        token = self._next
-        if token.kind != "end":
-            self._next = next(self._tokens)
-        return token
-
-    def _skip_space(self) -> None:
-        if self._next.kind == "space":
-            self._take()
-
-    def _list(self) -> list[_Node]:
-        """Parse up to the end of the text, {{else}} or {{end}}, whose keyword is then the next token."""
-        nodes: list[_Node] = []
-        while self._next.kind != "end":
-            token = self._take()
-            if token.kind == "text":
-                nodes.append(partial(_give_text, token.text))
-                continue
-            self._skip_space()
-            word = self._next.text if self._next.kind == "name" else ""
-            if word in {"else", "end"}:
-                break
-            if word in REFUSED:
-                self._source.fail(self._next.at, f"{{{{{word}}}}} is not supported")
-            if word in BLOCKS:
-                nodes.append(self._block(token.at))
-            else:
-                nodes.append(self._action())
-        return nodes
+class _Parser(Parser[_Scope, _Expression, _Operand]):
+    blocks = frozenset(("if", "range", "with"))
+    chained = frozenset(("if", "with"))
+    refused = frozenset(("block", "break", "continue", "define", "template"))
 
     def _action(self) -> _Node:
         names = self._declared()
@@ -156,26 +112,7 @@ class _Parser:
             self._source.fail(at, f"too many declarations in {word}")
         value = self._pipeline()
         self._close()
-        then, otherwise = self._list(), []
-        self._expect_keyword(word, at)
-        if self._take().text == "else":
-            self._skip_space()
-            if word != "range" and self._next.text in {"if", "with"}:
-                otherwise = [self._block(at)]
-                self._depth -= 1
-                return self._made(word, names, value, then, otherwise)
-            self._close()
-            otherwise = self._list()
-            self._expect_keyword(word, at)
-            if self._take().text != "end":
-                self._source.fail(at, "expected end; found {{else}}")
-        self._skip_space()
-        self._close()
-        self._depth -= 1
-        return self._made(word, names, value, then, otherwise)
-
-    @staticmethod
-    def _made(word: str, names: list[str], value: _Expression, then: list[_Node], otherwise: list[_Node]) -> _Node:
+        then, otherwise = self._branches(word, at)
         if word == "range":
             return partial(_give_each, names, value, then, otherwise)
         return partial(_give_branch, word == "with", names, value, then, otherwise)
@@ -216,55 +153,25 @@ class _Parser:
         self._tokens = again()
         self._next = tokens[0]
 
-    def _expect_keyword(self, word: str, at: int) -> None:
-        if self._next.kind == "end":
-            self._source.fail(at, f"unexpected EOF: this {{{{{word}}}}} has no {{{{end}}}}")
-
-    def _close(self) -> None:
-        if self._next.kind != "close":
-            self._source.fail(self._next.at, f"unexpected {self._next.text!r}")
-        self._take()
-
-    def _pipeline(self) -> _Expression:
-        value = self._command(None)
-        while self._next.text == "|":
-            self._take()
-            value = self._command(value)
-        return value
-
     def _command(self, before: _Expression | None) -> _Expression:
         """Parse one stage of a pipeline; what comes from the stage before is its last argument."""
         self._skip_space()
-        at, word = self._next.at, self._next.text
-        operands: list[_Operand] = []
-        while self._next.kind != "close" and self._next.text not in {"|", ")"}:
-            operands.append(self._operand())
-            if self._next.kind not in {"space", "close"} and self._next.text not in {"|", ")"}:
-                self._source.fail(self._next.at, f"unexpected {self._next.text!r} in operand")
-            self._skip_space()
-        if not operands:
-            self._source.fail(at, "missing value for command")
-        first, *rest = operands
+        word = self._next.text
+        head, *rest = self._operands()
         if word in {"and", "or"} and (rest or before is not None):
             values: list[_Expression] = [partial(_alone, operand) for operand in rest]
-            return partial(_first, word == "or", values if before is None else [*values, before])
+            return partial(first, word == "or", values if before is None else [*values, before])
 
         def run(scope: _Scope) -> Value:
             arguments = [operand(scope, []) for operand in rest]
-            return first(scope, arguments if before is None else [*arguments, before(scope)])
+            return head(scope, arguments if before is None else [*arguments, before(scope)])
 
         return run
 
     def _operand(self) -> _Operand:
         token = self._take()
         if token.text == "(":
-            self._deeper(token.at)
-            value = self._pipeline()
-            if self._next.text != ")":
-                self._source.fail(token.at, "unclosed left paren")
-            self._take()
-            self._depth -= 1
-            return self._chained(token, value)
+            return self._chained(token, self._parenthesis(token))
         if token.kind == "field":
             chain = self._chain()
             return partial(self._field, token, chain)
@@ -278,22 +185,8 @@ class _Parser:
             if token.text not in _FUNCTIONS:
                 self._source.fail(token.at, f'function "{token.text}" not defined')
             return partial(self._call, token)
-        if token.kind == "name":
-            constant = CONSTANTS[token.text]
-        elif token.kind in {"string", "raw", "number"}:
-            constant = self._source.constant(token)
-        else:
-            self._source.fail(token.at, f"unexpected {token.text!r} in command")
-        if self._next.kind == "field":
-            self._source.fail(self._next.at, f"unexpected . after term {token.text}")
+        constant = self._constant(token)
         return self._chained(token, lambda _: constant)
-
-    def _chain(self) -> list[Token]:
-        """Parse fields of what came before, without white space between."""
-        names = []
-        while self._next.kind == "field":
-            names.append(self._take())
-        return names
 
     def _chained(self, token: Token, value: _Expression) -> _Operand:
         chain = self._chain()
@@ -347,27 +240,9 @@ class _Parser:
     def _without_arguments(self, token: Token, _scope: _Scope, _arguments: list[Value]) -> Value:
         self._source.fail(token.at, f"wrong number of args for {token.text}: want at least 1 got 0")
 
-    def _deeper(self, at: int) -> None:
-        self._depth += 1
-        if self._depth > MAX_DEPTH:
-            self._source.fail(at, f"more than {MAX_DEPTH} levels")
-
 
 def _alone(operand: _Operand, scope: _Scope) -> Value:
     return operand(scope, [])
-
-
-def _first(wanted: bool, values: list[_Expression], scope: _Scope) -> Value:
-    """Return the first value that is true (`or`) or false (`and`), else the last; the rest is not worked out."""
-    for value in values[:-1]:
-        result = value(scope)
-        if truth(result) == wanted:
-            return result
-    return values[-1](scope)
-
-
-def _give_text(text: str, _: _Scope) -> Iterator[str]:
-    yield text
 
 
 def _give_value(value: _Expression, scope: _Scope) -> Iterator[str]:

@@ -10,7 +10,7 @@ values (an index beyond a list's end) is found when it is run. There are no loop
 
 from collections.abc import Callable, Iterator, Mapping
 from functools import partial
-from typing import Final, NamedTuple
+from typing import NamedTuple
 
 from logd.gotemplate.functions import (
     ANY,
@@ -26,12 +26,7 @@ from logd.gotemplate.functions import (
     truth,
 )
 from logd.gotemplate.tokens import Source, Token
-
-MAX_DEPTH: Final = 32
-"""Of parentheses and ifs inside each other."""
-KEYWORDS: Final = frozenset(("block", "break", "continue", "define", "range", "template", "with"))
-"""What Go's templates have besides."""
-CONSTANTS: Final[Mapping[str, Value]] = {"true": True, "false": False, "nil": None}
+from logd.gotemplate.walk import CONSTANTS, Node, Parser, first
 
 
 class Field(NamedTuple):
@@ -65,7 +60,7 @@ class _Run:
         return text
 
 
-_Node = Callable[[_Run], Iterator[str]]
+_Node = Node[_Run]
 _Builder = Callable[[list[_Expression]], _Expression]
 """Makes an operand's expression once its arguments are known."""
 
@@ -74,7 +69,7 @@ class Template:
     """A parsed template. Raises ValueError with Go's words where it has them, and the place."""
 
     def __init__(self, name: str, text: str, fields: Mapping[str, Field]) -> None:
-        self._nodes = _Parser(name, text, fields).parse()
+        self._nodes = _Parser(Source(name, text), fields).parse()
 
     def run(self, context: object) -> str:
         """Return the text for a context. Raises ValueError when its values don't suit."""
@@ -82,85 +77,25 @@ class Template:
         return "".join(run.spend(piece) for node in self._nodes for piece in node(run))
 
 
-class _Parser:
-    """Recursive descent; everything becomes a function at once."""
+class _Parser(Parser[_Run, _Expression, _Builder]):
+    blocks = chained = frozenset(("if",))
+    refused = frozenset(("block", "break", "continue", "define", "range", "template", "with"))
+    where = " in log tags"
 
-    def __init__(self, name: str, text: str, fields: Mapping[str, Field]) -> None:
-        self._source = Source(name, text)
+    def __init__(self, source: Source, fields: Mapping[str, Field]) -> None:
+        super().__init__(source)
         self._fields = fields
-        self._depth = 0
-        self._tokens = self._source.tokens()
-        self._next = next(self._tokens)
 
-    def parse(self) -> list[_Node]:
-        nodes = self._list()
-        if self._next.kind != "end":
-            self._source.fail(self._next.at, f"unexpected {{{{{self._next.text}}}}}")
-        return nodes
+    def _action(self) -> _Node:
+        return partial(_give_value, self._piped())
 
-    def _take(self) -> Token:
-        token = self._next
-        if token.kind != "end":
-            self._next = next(self._tokens)
-        return token
-
-    def _skip_space(self) -> None:
-        if self._next.kind == "space":
-            self._take()
-
-    def _list(self) -> list[_Node]:
-        """Parse up to the end of the text, {{else}} or {{end}}, whose keyword is then the next token."""
-        nodes: list[_Node] = []
-        while self._next.kind != "end":
-            token = self._take()
-            if token.kind == "text":
-                nodes.append(partial(_give_text, token.text))
-                continue
-            self._skip_space()
-            if self._next.kind == "name" and self._next.text in {"else", "end"}:
-                break
-            if self._next.kind == "name" and self._next.text in KEYWORDS:
-                self._source.fail(self._next.at, f"{{{{{self._next.text}}}}} is not supported in log tags")
-            if self._next.text == "if":
-                self._take()
-                nodes.append(self._if(token.at))
-            else:
-                nodes.append(partial(_give_value, self._action()))
-        return nodes
-
-    def _if(self, at: int) -> _Node:
-        """Parse from after the word `if` to after {{end}}."""
+    def _block(self, at: int) -> _Node:
         self._deeper(at)
-        condition = self._action()
-        then, otherwise = self._list(), []
-        self._expect_keyword(at)
-        if self._take().text == "else":
-            self._skip_space()
-            if self._next.text == "if":
-                self._take()
-                otherwise = [self._if(at)]
-                self._depth -= 1
-                return partial(_give_branch, condition, then, otherwise)
-            self._close()
-            otherwise = self._list()
-            self._expect_keyword(at)
-            if self._take().text != "end":
-                self._source.fail(at, "expected end; found {{else}}")
-        self._skip_space()
-        self._close()
-        self._depth -= 1
-        return partial(_give_branch, condition, then, otherwise)
+        word = self._take().text
+        condition = self._piped()
+        return partial(_give_branch, condition, *self._branches(word, at))
 
-    def _expect_keyword(self, at: int) -> None:
-        if self._next.kind == "end":
-            self._source.fail(at, "unexpected EOF: this {{if}} has no {{end}}")
-
-    def _close(self) -> None:
-        if self._next.kind != "close":
-            self._source.fail(self._next.at, f"unexpected {self._next.text!r}")
-        self._take()
-
-    def _action(self) -> _Expression:
+    def _piped(self) -> _Expression:
         """Parse a pipeline and the closing braces."""
         value = self._pipeline()
         if self._next.text == ")":
@@ -168,75 +103,37 @@ class _Parser:
         self._close()
         return value
 
-    def _pipeline(self) -> _Expression:
-        value = self._command(None)
-        while self._next.text == "|":
-            self._take()
-            value = self._command(value)
-        return value
-
     def _command(self, before: _Expression | None) -> _Expression:
         """Parse one stage of a pipeline; what comes from the stage before is its last argument."""
         self._skip_space()
         at = self._next.at
-        builders: list[_Builder] = []
         executable = self._next.kind in {"field", "name"} and self._next.text not in CONSTANTS
         executable = executable or self._next.text == "("
-        while self._next.kind != "close" and self._next.text not in {"|", ")"}:
-            builders.append(self._operand())
-            if self._next.kind not in {"space", "close"} and self._next.text not in {"|", ")"}:
-                self._source.fail(self._next.at, f"unexpected {self._next.text!r} in operand")
-            self._skip_space()
-        if not builders:
-            self._source.fail(at, "missing value for command")
-        arguments = [build([]) for build in builders[1:]]
+        head, *rest = self._operands()
+        arguments = [build([]) for build in rest]
         if before is not None:
             if not executable:
                 self._source.fail(at, "non executable command in pipeline")
             arguments.append(before)
-        value = builders[0](arguments)
+        value = head(arguments)
         if value.constant is None:
             self._source.fail(at, "nil is not a command")
         return value
 
     def _operand(self) -> _Builder:
         token = self._take()
-        constant: Value
         if token.text == "(":
-            return self._parenthesis(token)
+            value = self._parenthesis(token)
+            return partial(self._chained, token, value, self._chain())
         if token.kind == "field":
             return partial(self._context_field, token, self._chain())
         if token.kind == "name" and token.text not in CONSTANTS:
             if token.text not in FUNCTIONS and token.text not in {"and", "or"}:
                 self._source.fail(token.at, f'function "{token.text}" not defined in log tags')
             return partial(self._call, token)
-        if token.kind == "name":
-            constant = CONSTANTS[token.text]
-        elif token.kind in {"string", "raw", "number"}:
-            constant = self._source.constant(token)
-        else:
-            self._source.fail(token.at, f"unexpected {token.text!r} in command")
-        if self._next.kind == "field":
-            self._source.fail(self._next.at, f"unexpected . after term {token.text}")
-        return partial(self._constant, token, constant)
+        return partial(self._alone, token, self._constant(token))
 
-    def _parenthesis(self, token: Token) -> _Builder:
-        self._deeper(token.at)
-        value = self._pipeline()
-        if self._next.text != ")":
-            self._source.fail(token.at, "unclosed left paren")
-        self._take()
-        self._depth -= 1
-        return partial(self._chained, token, value, self._chain())
-
-    def _chain(self) -> list[Token]:
-        """Parse fields of what came before, without white space between."""
-        names = []
-        while self._next.kind == "field":
-            names.append(self._take())
-        return names
-
-    def _constant(self, token: Token, value: Value, arguments: list[_Expression]) -> _Expression:
+    def _alone(self, token: Token, value: Value, arguments: list[_Expression]) -> _Expression:
         if arguments:
             self._source.fail(token.at, f"can't give argument to non-function {token.text}")
         return _Expression(kind_of(value), lambda _: value, value)
@@ -278,7 +175,10 @@ class _Parser:
             if not arguments:
                 self._source.fail(token.at, f"wrong number of args for {name}: want at least 1 got 0")
             kinds = {argument.kind for argument in arguments}
-            return _Expression(kinds.pop() if len(kinds) == 1 else ANY, partial(_first, name == "or", arguments))
+            return _Expression(
+                kinds.pop() if len(kinds) == 1 else ANY,
+                partial(first, name == "or", [argument.run for argument in arguments]),
+            )
         function = FUNCTIONS[name]
         try:
             check_arguments(name, function, [argument.kind for argument in arguments])
@@ -301,15 +201,6 @@ class _Parser:
 
         return _Expression(function.result, run)
 
-    def _deeper(self, at: int) -> None:
-        self._depth += 1
-        if self._depth > MAX_DEPTH:
-            self._source.fail(at, f"more than {MAX_DEPTH} levels")
-
-
-def _give_text(text: str, _: _Run) -> Iterator[str]:
-    yield text
-
 
 def _give_value(value: _Expression, run: _Run) -> Iterator[str]:
     result = value.run(run)
@@ -319,12 +210,3 @@ def _give_value(value: _Expression, run: _Run) -> Iterator[str]:
 def _give_branch(condition: _Expression, then: list[_Node], otherwise: list[_Node], run: _Run) -> Iterator[str]:
     for node in then if truth(condition.run(run)) else otherwise:
         yield from node(run)
-
-
-def _first(wanted: bool, arguments: list[_Expression], run: _Run) -> Value:
-    """Return the first value that is true (`or`) or false (`and`), else the last."""
-    for argument in arguments[:-1]:
-        value = argument.run(run)
-        if truth(value) == wanted:
-            return value
-    return arguments[-1].run(run)
