@@ -23,6 +23,7 @@ help:
 run: setup
 	@sh scripts/demo.sh
 
+# Three processes of tests for two processors: much of their time they wait.
 test: setup-dev
 	@sh scripts/docker_cli.sh $(CURDIR)/.make/bin
 	@sh scripts/npm_packages.sh $(CURDIR)/.make/npm
@@ -31,7 +32,7 @@ test: setup-dev
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
-	$(BIN)/pytest -n 2 --dist loadfile
+	$(BIN)/pytest -n 3 --dist loadfile --no-loadscope-reorder
 
 # ROUNDS times 12 kills of daemon, shim and keeper at each of two speeds, then kills of everything in any order.
 ROUNDS ?= 9
@@ -39,7 +40,7 @@ soak: setup-dev
 	@sh scripts/docker_cli.sh $(CURDIR)/.make/bin
 	@sh scripts/npm_packages.sh $(CURDIR)/.make/npm
 	$(BIN)/pytest -m soak
-	for round in $$(seq $(ROUNDS)); do $(BIN)/pytest tests/system -k one_at_a_time || exit 1; done
+	for round in $$(seq $(ROUNDS)); do LOGD_TEST_KILLS=12 $(BIN)/pytest tests/system -k one_at_a_time || exit 1; done
 	$(BIN)/python tests/runtime/killing.py $(ROUNDS)
 	$(BIN)/python tests/runtime/killing.py $(ROUNDS) 50000
 
