@@ -20,6 +20,7 @@ from functools import partial
 from pathlib import Path
 
 import workloads
+from command_line import chosen, parser, run_all
 from destinations import QUEUE_LENGTHS, Receiver, build_receiver, journald, receiver
 from engines import IMAGE, Dockerd, Engine, Logd, build_image, run, versions
 from processes import Meter
@@ -216,25 +217,14 @@ def options(engine: Engine, driver: str, there: Receiver) -> Options:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--quick", action="store_true", help="small sizes, a minute or two")
-    parser.add_argument("--only", default=",".join(WORKLOADS), help="workloads, with commas between")
-    parser.add_argument("--work", type=Path, default=Path("/var/tmp/logd-bench"))
-    parser.add_argument("--rounds", type=int)
-    parser.add_argument(INSIDE, action="store_true", help=argparse.SUPPRESS)
-    arguments = parser.parse_args()
-    chosen = arguments.only.split(",")
-    if unknown := set(chosen) - set(WORKLOADS):
-        sys.exit(f"unknown workloads: {', '.join(sorted(unknown))} (there are: {', '.join(WORKLOADS)})")
+    command = parser(__doc__, WORKLOADS, quick="small sizes, a minute or two")
+    command.add_argument(INSIDE, action="store_true", help=argparse.SUPPRESS)
+    arguments = command.parse_args()
+    names = chosen(arguments.only, WORKLOADS)
     if not arguments.inside:
         os.execvp("unshare", ["unshare", "--mount", sys.executable, *sys.argv, INSIDE])
     signal.signal(signal.SIGTERM, lambda _number, _frame: sys.exit("stopped"))  # and the engines with it
-    bench = Bench(arguments.work, quick=arguments.quick, rounds=arguments.rounds)
-    try:
-        for name in (one for one in WORKLOADS if one in chosen):
-            getattr(bench, name)()
-    finally:
-        bench.stop()
+    run_all(Bench(arguments.work, quick=arguments.quick, rounds=arguments.rounds), names)
 
 
 if __name__ == "__main__":

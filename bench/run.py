@@ -5,8 +5,6 @@
 Peers that are not installed are said to be missing. The result goes to standard output as tables, and to DIR as JSON.
 """
 
-import argparse
-import sys
 import time
 from collections.abc import Callable
 from contextlib import ExitStack
@@ -14,6 +12,7 @@ from functools import partial
 from pathlib import Path
 
 import workloads
+from command_line import chosen, parser, run_all
 from engines import Dockerd, Engine, Logd, Podman, build_image, versions
 from results import Case, Measures, Results
 
@@ -118,21 +117,9 @@ class Bench:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--quick", action="store_true", help="small sizes, a few minutes")
-    parser.add_argument("--only", default=",".join(WORKLOADS), help="workloads, with commas between")
-    parser.add_argument("--work", type=Path, default=Path("/var/tmp/logd-bench"))
-    parser.add_argument("--rounds", type=int)
-    arguments = parser.parse_args()
-    chosen = arguments.only.split(",")
-    if unknown := set(chosen) - set(WORKLOADS):
-        sys.exit(f"unknown workloads: {', '.join(sorted(unknown))} (there are: {', '.join(WORKLOADS)})")
-    bench = Bench(arguments.work, quick=arguments.quick, rounds=arguments.rounds)
-    try:
-        for name in (one for one in WORKLOADS if one in chosen):
-            getattr(bench, name)()
-    finally:
-        bench.stop()
+    arguments = parser(__doc__, WORKLOADS, quick="small sizes, a few minutes").parse_args()
+    names = chosen(arguments.only, WORKLOADS)
+    run_all(Bench(arguments.work, quick=arguments.quick, rounds=arguments.rounds), names)
 
 
 if __name__ == "__main__":
