@@ -263,6 +263,11 @@ class Container:
         return self.exec_dir.parents[1]
 
     @property
+    def root_ids(self) -> tuple[int, int]:
+        """The host's user and group of the container's root."""
+        return self.idmap.root if self.idmap is not None else (0, 0)
+
+    @property
     def user_namespace(self) -> Path:
         """Where its user namespace is bound while it runs, if it has one."""
         return self.exec_root / "userns" / self.id

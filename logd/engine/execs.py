@@ -150,7 +150,7 @@ class Execs:
             self._runtime_of(one.container),
             streams,
             (rows, columns),
-            owner=one.container.idmap.root if one.container.idmap else (0, 0),
+            owner=one.container.root_ids,
         )
         try:
             await asyncio.to_thread(lay_out, one, size if any(size) else [])

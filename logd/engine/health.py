@@ -173,6 +173,7 @@ class HealthMonitors:
             cgroup_path=self._world.use.cgroup_path(container),
             runtime=self._runtime_of(container),
             process=exec_process(container.exec_dir, check.argv),
+            owner=container.root_ids,
         )
 
 

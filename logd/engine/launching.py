@@ -83,7 +83,7 @@ def _prepare_shm(world: World, container: Container) -> Path | None:
         return None
     path = shm_path(world.config.exec_root, owner)
     if owner is container:
-        mount_shm(path, container.host.shm_size, container.idmap.root if container.idmap else (0, 0))
+        mount_shm(path, container.host.shm_size, container.root_ids)
     return path
 
 
@@ -170,6 +170,6 @@ def launch_of(config: DaemonConfig, container: Container) -> Launch:
         stdin_once=container.spec.stdin_once,
         terminal=container.spec.tty,
         memory_limit=container.host.memory,
-        owner=container.idmap.root if container.idmap else (0, 0),
+        owner=container.root_ids,
         store=store_options(container.host.log_config, config),
     )

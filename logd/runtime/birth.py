@@ -14,6 +14,7 @@ from logd.logstore.segment import Kind
 from logd.logstore.writer import StoreWriter
 from logd.record import STDOUT
 from logd.runtime import command, oom, packets, pidfd, pipes, terminal
+from logd.runtime.null import open_null
 from logd.runtime.protocol import (
     SOCKET_NAME,
     STATE_FILE,
@@ -96,13 +97,13 @@ def _make_pipes(launch: Launch) -> tuple[dict[str, int], tuple[int, int, int]]:
     held: dict[str, int] = {}
     if launch.terminal:
         held["stdout-stage-out"], held["stdout-stage-in"] = pipes.staging_pipe(size)
-        unused, *others = (os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC) for _ in range(3))
+        unused, *others = (open_null() for _ in range(3))
         return held, (unused, others[0], others[1])
     if launch.open_stdin:
         stdin, held["stdin"] = pipes.stdin_pipe()
         os.fchown(stdin, *launch.owner)
     else:
-        stdin = pipes.no_input(launch.owner)
+        stdin = open_null()
     theirs = []
     for name in pipes.STREAM_OF:
         held[name], end = pipes.output_pipe(size)

@@ -13,7 +13,6 @@ import contextlib
 import os
 import shutil
 import signal
-import subprocess
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -23,6 +22,7 @@ from typing import Any, Final, NamedTuple
 from logd.errors import LogdError
 from logd.runtime import cgroup
 from logd.runtime.command import EXEC_ENVIRONMENT, LOG_NAME, last_error
+from logd.runtime.null import open_null
 from logd.runtime.output_head import OutputHead
 
 FOLDER_NAME: Final = "exec"
@@ -55,6 +55,8 @@ class ExecRequest:
     """The container's, as `oci.cgroup_path` gives it."""
     runtime: tuple[str, ...]
     process: bytes
+    owner: tuple[int, int] = (0, 0)
+    """The host's ids of the container's root, to whom the output belongs."""
 
     @property
     def folder(self) -> Path:
@@ -156,12 +158,15 @@ class Capture:
     def __init__(self, request: ExecRequest, max_bytes: int) -> None:
         self._process = ExecProcess(request)
         self._head = OutputHead(max_bytes)
+        os.fchown(self._head.writing, *request.owner)
 
     async def start(self) -> None:
         """Return when the process runs. Raises ExecFailure if it does not within START_WAIT_S."""
+        null = open_null()
         try:
-            await self._process.start(subprocess.DEVNULL, self._head.writing, self._head.writing)
+            await self._process.start(null, self._head.writing, self._head.writing)
         finally:
+            os.close(null)
             self._head.close_writing()
         if not await self._process.began():
             raise ExecFailure(f"OCI runtime exec failed: the process was not started in {START_WAIT_S:.0f} s")

@@ -38,7 +38,7 @@ from logd.runtime.exec_protocol import (
     write_exit,
 )
 from logd.runtime.kinship import become_shim
-from logd.runtime.pipes import no_input
+from logd.runtime.null import open_null
 from logd.runtime.protocol import listen_in, receive, send
 
 MARK: Final = b"exec "
@@ -118,10 +118,8 @@ class ExecShim:
     def _begin(self) -> None:
         """Have the runtime start the process. Raises OSError if there is no runtime."""
         launch = self.launch
-        null = os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC)
+        null = open_null()
         stdio = {"stdin": null, "stdout": null, "stderr": null}
-        if "stdin" not in launch.streams:
-            stdio["stdin"] = no_input(launch.owner)
         for name in launch.streams:
             if name != TTY:
                 reading, writing = os.pipe()

@@ -74,19 +74,6 @@ def stdin_pipe() -> tuple[int, int]:
     return reading, writing
 
 
-def no_input(owner: tuple[int, int]) -> int:
-    """Return an stdin that is at its end. Only the host's own root gets the host's /dev/null.
-
-    A runtime may give what it finds on a descriptor to the container's user: crun 1.8 does, with the device of all.
-    """
-    if owner == (0, 0):
-        return os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC)
-    reading, writing = os.pipe()
-    os.close(writing)
-    os.fchown(reading, *owner)
-    return reading
-
-
 def unread(pipe: int) -> int:
     """Return how many bytes lie in a pipe (FIONREAD)."""
     raw = fcntl.ioctl(pipe, termios.FIONREAD, bytes(4))

@@ -30,6 +30,7 @@ LOGD = {
     "logd.runtime.exec_shim",
     "logd.runtime.keeper",
     "logd.runtime.kinship",
+    "logd.runtime.null",
     "logd.runtime.oom",
     "logd.runtime.packets",
     "logd.runtime.packing",
