@@ -250,7 +250,7 @@ class Connections:
         try:
             await self._writer.saved(container)  # so that a daemon that ends now leaves nothing that is not known
             await self.build(container, [endpoint])
-            await self._networks.changed()
+            await self._networks.changed(container)
         except (LogdError, OSError):
             await self._disconnect_live(endpoint, container)
             raise
@@ -348,6 +348,9 @@ class Connections:
                 log.error("can't connect again: %s", error, extra={"container": container.id})  # noqa: TRY400
         await asyncio.to_thread(self._clear_strays, {one.id: one for one in members})
         await self._tell_quietly()
+        for container in members:
+            for refusal in networks.refusals(container):
+                log.warning("networks: %s", refusal, extra={"container": container.id})
 
     def _clear_strays(self, members: dict[str, Container]) -> None:
         """Remove our links and namespaces that no container has (blocks)."""

@@ -303,9 +303,12 @@ class Networks:
 
     # -- telling -------------------------------------------------------------------------------------------------
 
-    async def changed(self) -> None:
-        """Tell all observers how things are. Raises the first LogdError of theirs, after all were told."""
-        failures = []
+    async def changed(self, container: Container | None = None) -> None:
+        """Tell all observers how things are, for this container that starts or is connected.
+
+        Raises, after all were told, the first LogdError of what concerns all, else of what that container can't have.
+        """
+        failures: list[LogdError | OSError] = []
         async with self._telling:
             view = self.view()
             for observer in self.observers:
@@ -313,8 +316,14 @@ class Networks:
                     await observer.changed(view)
                 except (LogdError, OSError) as error:
                     failures.append(error)
+            if container is not None:
+                failures += self.refusals(container)
         if failures:
             raise failures[0] if isinstance(failures[0], LogdError) else LogdError(str(failures[0])) from failures[0]
+
+    def refusals(self, container: Container) -> list[LogdError]:
+        """Return why a container can't have what it is to have of its networks."""
+        return [why for observer in self.observers if (why := observer.refusal(container.id))]
 
     async def replace(self, network: Network) -> None:
         """Change a network that is known."""

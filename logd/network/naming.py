@@ -21,8 +21,8 @@ class Naming:
         self._config = config
         self._servers: dict[tuple[str, int], NameServer] = {}
         """By container and the inode of its namespace, which is another one at each start."""
-        self._failed: set[str] = set()
-        """Containers that could not have a name server: said once, at the start that it is the failure of."""
+        self._failed: dict[str, LogdError] = {}
+        """Containers that could not have a name server, as of the last view."""
 
     def close(self) -> None:
         """Stop answering; names don't resolve until the next daemon."""
@@ -31,11 +31,10 @@ class Naming:
         self._servers.clear()
 
     async def changed(self, view: NetworkView) -> None:
-        """See NetworkObserver. Raises LogdError, the first of those there were, after what could be done is done."""
+        """See NetworkObserver."""
         zones = zones_of(view)
         gone = set(self._servers)
-        failure: LogdError | None = None
-        self._failed &= {member.container_id for member in view.members}
+        failed: dict[str, LogdError] = {}
         for member in view.members:
             named = [one for one in member.endpoints if one.dns_names and one.network_id in zones]
             if not named:
@@ -43,13 +42,14 @@ class Naming:
             try:
                 gone.discard(await self._serve(member, names_for(named, zones)))
             except (OSError, LogdError) as error:
-                if member.container_id not in self._failed:
-                    failure = failure or LogdError(f"can't serve names to container {member.name}: {error}")
-                self._failed.add(member.container_id)
+                failed[member.container_id] = LogdError(f"can't serve names to container {member.name}: {error}")
         for key in gone:
             self._servers.pop(key).close()
-        if failure:
-            raise failure
+        self._failed = failed
+
+    def refusal(self, container_id: str) -> LogdError | None:
+        """See NetworkObserver."""
+        return self._failed.get(container_id)
 
     async def _serve(self, member: Member, names: Names) -> tuple[str, int]:
         upstream = self._upstream(member)

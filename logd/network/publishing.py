@@ -50,8 +50,8 @@ class Publishing:
         self._rules: str | None = None
         self._forwards: frozenset[Forward] = frozenset()
         self._links: frozenset[str] = frozenset()
-        self._refused: set[str] = set()
-        """Containers that could not have their ports: said once, at the start that it is the failure of."""
+        self._refused: dict[str, LogdError] = {}
+        """Containers that could not have their ports: they don't get them later either."""
         self._relays: dict[tuple[str, Published], Relay] = {}
         """By container."""
 
@@ -67,37 +67,38 @@ class Publishing:
         self._claims.close()
 
     async def changed(self, view: NetworkView) -> None:
-        """See NetworkObserver. Raises LogdError, the first of those there were, after what could be done is done."""
+        """See NetworkObserver."""
         if not self._loaded:
             await asyncio.to_thread(self._claims.load)
             self._loaded = True
         networks = {network.id: network for network in view.networks}
         self._end_relays({member.container_id for member in view.members if _exits(member)})
-        refusals = list(self._settle_claims(view.members, networks))
+        self._settle_claims(view.members, networks)
         used = {endpoint.network_id for member in view.members for endpoint in member.endpoints}
         bridges = [_bridge(one) for one in view.networks if one.driver == "bridge" and one.bridge and one.id in used]
         forwards = [one for member in view.members for one in self._forwards_to(member)]
         self._settle_relays(view.members)
         await asyncio.to_thread(self._apply, view, bridges, forwards)
-        if refusals:
-            raise refusals[0]
 
-    def _settle_claims(self, members: Iterable[Member], networks: dict[str, Network]) -> Iterator[LogdError]:
-        """Release what is not needed any more, take what is; gives what went wrong."""
+    def refusal(self, container_id: str) -> LogdError | None:
+        """See NetworkObserver."""
+        return self._refused.get(container_id)
+
+    def _settle_claims(self, members: Iterable[Member], networks: dict[str, Network]) -> None:
+        """Release what is not needed any more, take what is."""
         publishing = {member.container_id: member for member in members if _exits(member)}
         for container_id in self._claims.ids():
             if container_id not in publishing:
                 self._claims.release(container_id)
-        self._refused &= publishing.keys()
-        for container_id in publishing.keys() - self._refused - set(self._claims.ids()):
+        self._refused = {one: why for one, why in self._refused.items() if one in publishing}
+        for container_id in publishing.keys() - self._refused.keys() - set(self._claims.ids()):
             member = publishing[container_id]
             endpoint = _exits(member)[0]
             try:
                 self._claim(member, networks.get(endpoint.network_id))
             except LogdError as error:
-                self._refused.add(container_id)
                 what = f"driver failed programming external connectivity on endpoint {member.name} ({endpoint.id})"
-                yield PortTaken(f"{what}: {error}") if isinstance(error, PortTaken) else error
+                self._refused[container_id] = PortTaken(f"{what}: {error}") if isinstance(error, PortTaken) else error
 
     def _claim(self, member: Member, network: Network | None) -> None:
         bindings = parse_bindings(member.spec, member.host)

@@ -11,6 +11,7 @@ from typing import Final, Literal, Protocol
 import msgspec
 
 from logd.endpoint import Endpoint
+from logd.errors import LogdError
 from logd.spec import ContainerSpec, HostConfig
 
 __all__ = ["Endpoint", "Member", "Network", "NetworkObserver", "NetworkView", "Subnet"]
@@ -125,6 +126,10 @@ class NetworkObserver(Protocol):
         """Make the world as `view` says; called again with the same view it changes nothing.
 
         Called when the daemon has found everything again, after a network was made or removed, and after a container
-        was connected or disconnected; at a start, once its links are there and before its command runs, so that a
-        LogdError raised then (`port is already allocated`) is the start's failure. Calls don't overlap.
+        was connected or disconnected; at a start, once its links are there and before its command runs. Calls don't
+        overlap, but a container that starts is in the view of a call for another one, too: LogdError is raised for
+        what concerns all, and what one container can't have is kept as its `refusal`.
         """
+
+    def refusal(self, container_id: str) -> LogdError | None:
+        """Return why a container can't have what the last view said (`port is already allocated`), if so."""

@@ -7,6 +7,7 @@ import signal
 import socket
 import subprocess
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -175,6 +176,25 @@ def test_a_port_that_is_taken_is_refused_in_dockers_words(daemon: Any, serve: Ca
         assert fetch_soon(f"127.0.0.1:{port}") == "first\n"
     finally:
         daemon.docker("rm", "-f", "second")
+
+
+def test_of_containers_that_start_at_once_those_fail_whose_port_is_taken(
+    daemon: Any, serve: Callable[..., str]
+) -> None:
+    port = free_port()
+    serve("holder", "-p", f"{port}:80")
+
+    def run(number: int) -> tuple[bool, int, str]:
+        wants_it = number % 2 == 0
+        options = ("-p", f"{port}:80") if wants_it else ()
+        done = daemon.docker("run", "--rm", *options, "busybox", "true", check=False)
+        return wants_it, done.returncode, done.stderr
+
+    with ThreadPoolExecutor(4) as threads:
+        ended = list(threads.map(run, range(8)))
+    for wants_it, code, words in ended:
+        assert code == (125 if wants_it else 0), words
+        assert ("port is already allocated" in words) == wants_it
 
 
 def test_what_can_not_be_published_is_refused_with_the_reason(daemon: Any) -> None:
