@@ -14,6 +14,8 @@ import pytest
 from scraping import OPENMETRICS, Scrape, ask, enable_metrics, metrics_address, scrape
 
 from logd.api.metrics_listener import MAX_CONNECTIONS, REQUEST_S
+from logd.daemon.config_file import load
+from logd.errors import InvalidParameter
 
 ROOT = Path(__file__).parents[2]
 DEFAULT = ("127.0.0.1", 9323)
@@ -228,9 +230,17 @@ def test_each_kind_of_address_is_bound_and_one_that_others_reach_is_warned_about
 @pytest.mark.parametrize(
     "address", ["9323", "127.0.0.1", "127.0.0.1:70000", "::1:9323x", "a b:1", "http://x:1", "[x]:1"]
 )
-def test_what_is_no_address_is_refused_with_what_would_be(address, make_daemon):
+def test_what_is_no_address_is_refused_with_what_would_be(address, tmp_path):
+    file = tmp_path / "daemon.json"
+    file.write_text(json.dumps({"metrics-addr": address}))
+    with pytest.raises(InvalidParameter) as refused:
+        load(["--config-file", str(file)])
+    assert f"metrics-addr: invalid value {json.dumps(address)}" in str(refused.value)
+    assert 'accepted: address:port, [IPv6 address]:port or :port, "" for none' in str(refused.value)
+
+
+def test_a_daemon_does_not_start_with_what_is_no_address(make_daemon):
     daemon = make_daemon()
-    daemon.config_file.write_text(json.dumps({"metrics-addr": address, "logd": {"log": {"to": "stderr"}}}))
+    daemon.config_file.write_text('{"metrics-addr": "9323", "logd": {"log": {"to": "stderr"}}}')
     assert daemon.spawn().wait(60) == 1
-    assert f"metrics-addr: invalid value {json.dumps(address)}" in daemon.log()
-    assert 'accepted: address:port, [IPv6 address]:port or :port, "" for none' in daemon.log()
+    assert 'metrics-addr: invalid value "9323"' in daemon.log()
