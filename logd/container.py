@@ -252,10 +252,10 @@ class Container:
     def rootfs(self) -> Path:
         """Where the image's layers and the writable one are mounted while it runs.
 
-        In a user namespace the container's root has to get there: by folders that everybody may pass through, while its
-        layers, which have setuid programs of the host's root on the disk, stay where nobody may.
+        In a user namespace the container's root has to get there, by folders that it may pass through: not by those of
+        its layers, which have setuid programs of the host's root on the disk.
         """
-        return self.dir / "rootfs" if self.idmap is None else self.exec_root / "roots" / self.id
+        return self.dir / "rootfs" if self.idmap is None else self.exec_root / "roots" / self.id / "rootfs"
 
     @property
     def exec_root(self) -> Path:

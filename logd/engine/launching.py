@@ -1,6 +1,7 @@
 """What a start is made of: the mounted root, the bundle, the runtime's command line, and what the shim is told."""
 
 import contextlib
+import os
 import shutil
 from pathlib import Path
 
@@ -34,6 +35,7 @@ def prepare(world: World, container: Container) -> None:
     with contextlib.ExitStack() as stack:
         mapped = None
         if container.idmap is not None:
+            _let_pass(container.rootfs.parent, container.root_ids)
             mapped = stack.enter_context(userns.opened(container.user_namespace, container.idmap))
         layers = world.images.layers(image)
         mount_overlay(layers, container.upper, container.dir / "work", container.rootfs, mapped)
@@ -116,10 +118,10 @@ def take_down(container: Container, *, keep_exec_dir: bool = False) -> None:
 
 
 def _unmount(container: Container, *, keep_exec_dir: bool = False) -> None:
-    unmount(container.rootfs)
     if container.idmap is not None:
-        with contextlib.suppress(FileNotFoundError):
-            container.rootfs.rmdir()
+        _remove_root(container.rootfs.parent)
+    else:
+        unmount(container.rootfs)
     unmount_parts(_parts_dir(container))
     unmount_shm(shm_path(container.exec_root, container))
     if not keep_exec_dir:
@@ -140,9 +142,19 @@ def take_down_strays(world: World) -> None:
                     undo(path)
 
 
-def _remove_root(path: Path) -> None:
-    unmount(path)
-    path.rmdir()
+def _let_pass(folder: Path, root_ids: tuple[int, int]) -> None:
+    """Make the folder of a root, through which nobody of the host passes but the container's root, by its group."""
+    folder.mkdir(mode=0o710, exist_ok=True)
+    os.chown(folder, 0, root_ids[1])
+    folder.chmod(0o710)
+
+
+def _remove_root(folder: Path) -> None:
+    """Unmount the root in its folder, and remove both; none is fine."""
+    unmount(folder / "rootfs")
+    for one in (folder / "rootfs", folder):
+        with contextlib.suppress(FileNotFoundError):
+            one.rmdir()
 
 
 def runtime_of(config: DaemonConfig, container: Container) -> tuple[str, ...]:

@@ -13,9 +13,11 @@ from logd.engine.volumes import DRIVER, Volumes
 from logd.engine.world import World
 from logd.errors import InvalidParameter, LogdError, NotFound
 from logd.mounted import Bind, Mounted, Volume
+from logd.runtime.idmapped import Mapped
 from logd.runtime.mountinfo import check_propagation
 from logd.runtime.mounts import MountPlan, inherit, parse_volumes_from, plan
 from logd.runtime.rootfs import mount_overlay, unmount
+from logd.runtime.userns import lent
 from logd.spec import HostConfig
 
 
@@ -108,10 +110,25 @@ async def make_volumes(world: World, container: Container, mounts: MountPlan, la
         )
     if not mounts.volumes:
         return
-    rootfs = container.dir / "rootfs"  # where ids are as on the disk, in volumes too
-    await asyncio.to_thread(mount_overlay, layers, container.upper, container.dir / "work", rootfs)
+    own = [one for one in mounts.volumes if container.idmap is None or translates(world, container, one)]
+    await _fill(world, container, own, layers, None)
+    others = [one for one in mounts.volumes if one not in own]
+    if others and container.idmap is not None:  # these have the host's ids
+        with contextlib.ExitStack() as stack:
+            mapped = await asyncio.to_thread(stack.enter_context, lent(container.idmap))
+            await _fill(world, container, others, layers, mapped)
+
+
+async def _fill(
+    world: World, container: Container, volumes: Sequence[Volume], layers: Sequence[Path], mapped: Mapped | None
+) -> None:
+    """Fill volumes with what the image has in their places, whose ids are as on the disk, or as `mapped` says."""
+    if not volumes:
+        return
+    rootfs = container.dir / "rootfs"
+    await asyncio.to_thread(mount_overlay, layers, container.upper, container.dir / "work", rootfs, mapped)
     try:
-        for volume in mounts.volumes:
+        for volume in volumes:
             await world.volumes.fill(volume, rootfs, container.id)
     finally:
         await asyncio.to_thread(unmount, rootfs)

@@ -155,6 +155,9 @@ def test_execs_health_checks_and_a_restart_are_in_the_same_mapping(remapped: Rem
         "no health",
     )
     assert host_owner(remapped, "web") == ROOT
+    (way,) = (remapped.daemon.exec_root / "roots").iterdir()
+    assert (way.stat().st_mode & 0o7777, way.stat().st_uid, way.stat().st_gid) == (0o710, 0, ROOT)
+    assert (remapped.daemon.data_root / "volumes").stat().st_mode & 0o7777 == 0o700
     assert str(ROOT) in remapped.docker("top", "web", "-o", "uid,pid").stdout
     remapped.docker("restart", "-t", "0", "web")
     assert remapped.docker("exec", "web", "stat", "-c", "%u", "/by-exec").stdout == "0\n"
@@ -164,7 +167,10 @@ def test_volumes_have_the_containers_ids_and_binds_those_of_the_host(remapped: R
     (tmp_path / "of-the-host").touch()
     os.chown(tmp_path / "of-the-host", ROOT + 7, 0)
     tmp_path.chmod(0o777)
+    (tmp_path / "filled").mkdir()
+    options = f"volume-opt=type=none,volume-opt=o=bind,volume-opt=device={tmp_path}/filled"
     places = ["-v", "data:/home", "-v", "/anon", "--tmpfs", "/scratch", "-v", f"{tmp_path}:/host"]
+    places += ["--mount", f"type=volume,dst=/etc,{options}"]
     script = """
         for place in /home /anon /scratch /host; do touch $place/made || exit 1; done
         chown 1000:1000 /home/made
@@ -172,7 +178,7 @@ def test_volumes_have_the_containers_ids_and_binds_those_of_the_host(remapped: R
     """
     owned = remapped.run(*places, "busybox", "sh", "-c", script).split()
     assert owned == ["0:0", "1000:1000", "0:0", "0:0", "0:0", f"7:{OVERFLOW}"]
-    assert (tmp_path / "made").stat().st_uid == ROOT
+    assert (tmp_path / "made").stat().st_uid == (tmp_path / "filled/passwd").stat().st_uid == ROOT
     look = ["busybox", "stat", "-c", "%u:%g", "/data/made"]
     assert remapped.run("-v", "data:/data", *look) == "1000:1000"
     assert remapped.run("-v", "data:/data", "--userns", "host", *look) == "1000:1000"
