@@ -2,7 +2,6 @@
 
 import base64
 import contextlib
-import gc
 import io
 import json
 import os
@@ -13,37 +12,21 @@ import time
 import docker
 import docker.errors
 import pytest
+from python_sdk import LEAVES_SOCKETS
 
-# the SDK leaves sockets of streams to the garbage collector
-pytestmark = pytest.mark.filterwarnings("ignore:unclosed <socket:ResourceWarning")
-
-
-@pytest.fixture(autouse=True)
-def collect_its_sockets():
-    yield
-    gc.collect()
-
-
-@pytest.fixture(scope="module")
-def client(shared_busybox):
-    with contextlib.closing(docker.DockerClient(base_url=shared_busybox.host, version="auto")) as client:
-        yield client
+pytestmark = LEAVES_SOCKETS
 
 
 @pytest.fixture
-def make(client):
+def make(client, containers):
     """Make a container that runs `script` once it is started; it goes with the test."""
-    containers = []
 
     def create(script="sleep 600", **options):
         options = {"network_mode": "none", "stop_signal": "SIGKILL", **options}
         containers.append(client.containers.create("busybox", ["sh", "-c", script], **options))
         return containers[-1]
 
-    yield create
-    for container in containers:
-        with contextlib.suppress(docker.errors.NotFound):
-            container.remove(force=True, v=True)
+    return create
 
 
 def pack(**files):

@@ -2,7 +2,6 @@
 
 import contextlib
 import datetime
-import gc
 import io
 import struct
 import threading
@@ -11,38 +10,21 @@ import time
 import docker
 import docker.errors
 import pytest
+from python_sdk import LEAVES_SOCKETS
 
-# the SDK leaves sockets of streams to the garbage collector
-pytestmark = pytest.mark.filterwarnings("ignore:unclosed <socket:ResourceWarning")
-
-
-@pytest.fixture(autouse=True)
-def collect_its_sockets():
-    """Have them collected while the warning is off."""
-    yield
-    gc.collect()
-
-
-@pytest.fixture(scope="module")
-def client(shared_busybox):
-    with contextlib.closing(docker.DockerClient(base_url=shared_busybox.host, version="auto")) as client:
-        yield client
+pytestmark = LEAVES_SOCKETS
 
 
 @pytest.fixture
-def run(client):
+def run(client, containers):
     """Start a container in the background, which goes with the test."""
-    containers = []
 
     def start(script, **options):
         container = client.containers.run("busybox", ["sh", "-c", script], detach=True, **options)
         containers.append(container)
         return container
 
-    yield start
-    for container in containers:
-        with contextlib.suppress(docker.errors.NotFound):
-            container.remove(force=True, v=True)
+    return start
 
 
 @pytest.fixture

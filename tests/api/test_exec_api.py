@@ -1,7 +1,6 @@
 """docker exec: the docker command line and the SDK on one daemon."""
 
 import contextlib
-import gc
 import json
 import os
 import pty
@@ -12,7 +11,7 @@ import subprocess
 import sys
 import termios
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -21,41 +20,24 @@ import docker
 import docker.errors
 import pytest
 from docker.utils.socket import frames_iter
+from python_sdk import LEAVES_SOCKETS
 
-# the SDK leaves sockets of streams to the garbage collector
-pytestmark = pytest.mark.filterwarnings("ignore:unclosed <socket:ResourceWarning")
+pytestmark = LEAVES_SOCKETS
 
 ROOT = Path(__file__).parents[2]
 LONG_S = 30.0
 ACCOUNTS = "echo alice:x:1000:1000::/home/alice:/bin/sh >> /etc/passwd; echo staff:x:50:alice >> /etc/group"
 
 
-@pytest.fixture(autouse=True)
-def collect_its_sockets():
-    """Have them collected while the warning is off."""
-    yield
-    gc.collect()
-
-
-@pytest.fixture(scope="module")
-def client(shared_busybox):
-    with contextlib.closing(docker.DockerClient(base_url=shared_busybox.host, version="auto")) as client:
-        yield client
-
-
 @pytest.fixture
-def run(client) -> Iterator[Callable[..., Any]]:
+def run(client, containers) -> Callable[..., Any]:
     """Start a container that sleeps, or does as told; it goes with the test."""
-    containers = []
 
     def start(*command, **options):
         containers.append(client.containers.run("busybox", command or ("sleep", "1000"), detach=True, **options))
         return containers[-1]
 
-    yield start
-    for container in containers:
-        with contextlib.suppress(docker.errors.NotFound):
-            container.remove(force=True, v=True)
+    return start
 
 
 @pytest.fixture

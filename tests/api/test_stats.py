@@ -1,7 +1,6 @@
 """Statistics of containers, by the docker command line and SDK, against the files of the cgroup read by hand."""
 
 import contextlib
-import gc
 import json
 import socket
 import time
@@ -12,27 +11,14 @@ from typing import Any
 import docker
 import docker.errors
 import pytest
+from python_sdk import LEAVES_SOCKETS
 
-# the SDK leaves sockets of streams to the garbage collector
-pytestmark = pytest.mark.filterwarnings("ignore:unclosed <socket:ResourceWarning")
+pytestmark = LEAVES_SOCKETS
 
 RECORDED = Path(__file__).parents[1] / "data/docker-stats"
 UNITS = {"B": 1, "kB": 1000, "MB": 1000**2, "GB": 1000**3, "KiB": 1024, "MiB": 1024**2, "GiB": 1024**3}
 MIB = 1 << 20
 Run = Callable[..., Any]
-
-
-@pytest.fixture(autouse=True)
-def collect_its_sockets() -> Iterator[None]:
-    """Have them collected while the warning is off."""
-    yield
-    gc.collect()
-
-
-@pytest.fixture(scope="module")
-def client(shared_busybox: Any) -> Iterator[docker.DockerClient]:
-    with contextlib.closing(docker.DockerClient(base_url=shared_busybox.host, version="auto")) as client:
-        yield client
 
 
 @pytest.fixture(scope="module")

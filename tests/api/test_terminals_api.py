@@ -1,7 +1,6 @@
 """Terminals: the docker command line in a real one, and the docker SDK, on a real daemon."""
 
 import contextlib
-import gc
 import json
 import signal
 import socket
@@ -12,16 +11,15 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-import docker
 import pytest
+from python_sdk import LEAVES_SOCKETS
 from screen import Screen
 
 ROOT = Path(__file__).parents[2]
 WAIT_S = 30
 DETACH = b"\x10\x11"
 
-# the SDK leaves sockets of streams to the garbage collector
-pytestmark = pytest.mark.filterwarnings("ignore:unclosed <socket:ResourceWarning")
+pytestmark = LEAVES_SOCKETS
 
 
 class Seat:
@@ -78,13 +76,6 @@ def name(shared_busybox: Any, request: pytest.FixtureRequest) -> Iterator[str]:
     chosen = f"t{abs(hash(request.node.name))}"
     yield chosen
     shared_busybox.docker("rm", "-f", "-v", chosen, check=False)
-
-
-@pytest.fixture
-def client(shared_busybox: Any) -> Iterator[Any]:
-    with contextlib.closing(docker.DockerClient(base_url=shared_busybox.host, version="auto")) as client:
-        yield client
-    gc.collect()
 
 
 def attached(client: Any, name: str, **params: Any) -> socket.socket:

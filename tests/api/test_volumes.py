@@ -1,7 +1,5 @@
 """Volumes and mounts by the unmodified docker command line and SDK on a real daemon."""
 
-import contextlib
-import gc
 import io
 import json
 import os
@@ -13,27 +11,14 @@ import time
 import docker as sdk
 import pytest
 from docker.types import DriverConfig, Mount
+from python_sdk import LEAVES_SOCKETS
 
-# the SDK leaves sockets of streams to the garbage collector
-pytestmark = pytest.mark.filterwarnings("ignore:unclosed <socket:ResourceWarning")
-
-
-@pytest.fixture(autouse=True)
-def collect_its_sockets():
-    """Have them collected while the warning is off."""
-    yield
-    gc.collect()
+pytestmark = LEAVES_SOCKETS
 
 
 @pytest.fixture
 def docker(shared_busybox):
     return shared_busybox.docker
-
-
-@pytest.fixture(scope="module")
-def client(shared_busybox):
-    with contextlib.closing(sdk.DockerClient(base_url=shared_busybox.host, version="auto")) as client:
-        yield client
 
 
 @pytest.fixture(autouse=True)
