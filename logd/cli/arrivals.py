@@ -3,18 +3,17 @@
 import json
 from typing import Any
 
-from logd.cli.client import Broken, Client, Response
+from logd.cli.client import Broken, Client
 from logd.cli.pattern import Choice, running
-from logd.cli.streams import Container, patiently
+from logd.cli.streams import Container, Listening, patiently
 
 
-class Arrivals:
+class Arrivals(Listening):
     """Hears from the daemon which containers start. `open` before the choice is made, so that none is missed."""
 
     def __init__(self, client: Client, choice: Choice) -> None:
-        self._client = client
+        super().__init__(client)
         self._choice = choice
-        self._response: Response | None = None
         self._rest = b""
 
     def open(self) -> None:
@@ -24,16 +23,6 @@ class Arrivals:
             filters["label"] = list(self._choice.labels)
         self._rest = b""
         self._response = self._client.request("GET", "/events", {"filters": json.dumps(filters)})
-
-    def fileno(self) -> int:
-        """Return the descriptor, for poll."""
-        assert self._response is not None
-        return self._response.fileno()
-
-    @property
-    def pending(self) -> bool:
-        """Say whether `receive` has something although the descriptor is not readable."""
-        return self._response is not None and self._response.pending
 
     def receive(self) -> list[Container]:
         """Wait for bytes and return the containers that have started.

@@ -6,12 +6,13 @@ from typing import Any, Final
 
 import click
 
-from logd.cli.client import Client, Refused, quote
+from logd.cli.client import Client, quote
 from logd.cli.command import Command, Group
 from logd.cli.completion import CONTAINER, NETWORK
 from logd.cli.formats import FILTER, FORMAT, NO_TRUNC, QUIET, TABLE, Columns, print_rows
 from logd.cli.inspect_command import inspect_of
-from logd.cli.references import each, parse_filters, short_id
+from logd.cli.references import parse_filters, short_id
+from logd.cli.remove_command import rm_of
 from logd.cli.words import labels, pairs
 from logd.errors import InvalidParameter
 
@@ -78,18 +79,29 @@ def _row(item: Mapping[str, Any], *, whole: bool) -> dict[str, str]:
 @click.option("--internal", is_flag=True, help="No way out of it, and none in.")
 @click.option("--attachable", is_flag=True, help="Taken for docker's sake; without a swarm it means nothing.")
 @click.option("--ipv6", is_flag=True, help="Give IPv6 addresses too.")
+@click.option("--ipv4/--no-ipv4", default=True, help="Give IPv4 addresses (default); a network without is refused.")
+@click.option("--ipam-driver", default="default", show_default=True, metavar="NAME", help="Who gives the addresses.")
+@click.option("--ipam-opt", "ipam_opts", multiple=True, metavar="KEY=VALUE", help="Option of that driver.")
+@click.option("--scope", default="local", show_default=True, help="Where it is known.")
 @click.option("--label", "label_words", multiple=True, metavar="KEY[=VALUE]", help="Attach a label.")
 @click.argument("name")
 @click.pass_obj
 def create(client: Client, /, *, name: str, **options: Any) -> None:
     """Create a network and print its id."""
+    if not options["ipv4"]:
+        raise InvalidParameter("--ipv4=false: networks without IPv4 are not supported")
     body: dict[str, Any] = {
         "Name": name,
         "Driver": options["driver"],
         "Internal": options["internal"],
         "Attachable": options["attachable"],
         "EnableIPv6": options["ipv6"],
-        "IPAM": {"Driver": "default", "Config": _pools(options)},
+        "IPAM": {
+            "Driver": options["ipam_driver"],
+            "Options": pairs("--ipam-opt", options["ipam_opts"]),
+            "Config": _pools(options),
+        },
+        "Scope": options["scope"],
         "Options": pairs("--opt", options["opts"]),
         "Labels": labels(options["label_words"]),
     }
@@ -132,27 +144,12 @@ def _pools(options: Mapping[str, Any]) -> list[dict[str, Any]]:
     return [pool for _, pool in pools]
 
 
-@network.command(cls=Command, examples=("logd network rm shop",))
-@click.option("-f", "--force", is_flag=True, help="Don't mind one that is not there.")
-@click.argument("names", nargs=-1, required=True, type=NETWORK, metavar="NETWORK...")
-@click.pass_obj
-def rm(client: Client, *, force: bool, names: Sequence[str]) -> None:
-    """Remove networks in which no container is."""
-
-    def remove(name: str) -> None:
-        try:
-            client.request("DELETE", f"/networks/{quote(name)}").close()
-        except Refused as error:
-            if not force or error.status != 404:
-                raise
-
-    each(names, remove)
-
-
 @network.command(cls=Command, examples=("logd network connect --alias db shop postgres",))
 @click.option("--ip", metavar="ADDRESS", help="IPv4 address.")
 @click.option("--ip6", metavar="ADDRESS", help="IPv6 address.")
 @click.option("--alias", "aliases", multiple=True, metavar="NAME", help="One more name in this network.")
+@click.option("--link", "links", multiple=True, metavar="CONTAINER:NAME", help="A name of its own for another one.")
+@click.option("--link-local-ip", "link_local", multiple=True, metavar="ADDRESS", help="Link-local address.")
 @click.option("--driver-opt", "opts", multiple=True, metavar="KEY=VALUE", help="Option of the driver.")
 @click.argument("name", type=NETWORK, metavar="NETWORK")
 @click.argument("container", type=CONTAINER)
@@ -160,11 +157,14 @@ def rm(client: Client, *, force: bool, names: Sequence[str]) -> None:
 def connect(client: Client, /, *, name: str, container: str, **options: Any) -> None:
     """Connect a container to a network."""
     endpoint: dict[str, Any] = {}
-    if options["ip"] or options["ip6"]:
-        addresses = {"IPv4Address": options["ip"], "IPv6Address": options["ip6"]}
+    addresses = {
+        "IPv4Address": options["ip"], "IPv6Address": options["ip6"], "LinkLocalIPs": list(options["link_local"]),
+    }  # fmt: skip
+    if any(addresses.values()):
         endpoint["IPAMConfig"] = {key: value for key, value in addresses.items() if value}
-    if options["aliases"]:
-        endpoint["Aliases"] = list(options["aliases"])
+    for key in ("aliases", "links"):
+        if options[key]:
+            endpoint[key.capitalize()] = list(options[key])
     if options["opts"]:
         endpoint["DriverOpts"] = pairs("--driver-opt", options["opts"])
     body = {"Container": container, "EndpointConfig": endpoint}
@@ -183,3 +183,4 @@ def disconnect(client: Client, *, force: bool, name: str, container: str) -> Non
 
 
 network.add_command(inspect_of("network", NETWORK))
+network.add_command(rm_of("network", NETWORK, "Remove networks in which no container is."))

@@ -52,19 +52,36 @@ def positions_after(event: Event, positions: tuple[int, int]) -> tuple[int, int]
     return positions
 
 
-class LogStream:
+class Listening:
+    """What waits for the bytes of one answer after another: a Source, to be waited for."""
+
+    def __init__(self, client: Client) -> None:
+        self._client = client
+        self._response: Response | None = None
+
+    def fileno(self) -> int:
+        """Return the descriptor, for poll."""
+        assert self._response is not None
+        return self._response.fileno()
+
+    @property
+    def pending(self) -> bool:
+        """Say whether `receive` has something although the descriptor is not readable."""
+        return self._response is not None and self._response.pending
+
+
+class LogStream(Listening):
     """The log of one container, as events. `open` first; then `receive` until `ended`."""
 
     def __init__(self, client: Client, container: Container, query: Query, after: tuple[int, int] | None) -> None:
+        super().__init__(client)
         self.container = container
         self.ended = False
         self.positions = after or (0, 0)
         """Positions of stdout and stderr after what has been given out by `receive`."""
-        self._client = client
         self._query = dict(query)
         self.after = after
         self._decoder = FrameDecoder()
-        self._response: Response | None = None
 
     def open(self) -> None:
         """Send the request. Raises what Client.request raises."""
@@ -78,16 +95,6 @@ class LogStream:
         """Close the connection."""
         if self._response is not None:
             self._response.close()
-
-    def fileno(self) -> int:
-        """Return the descriptor, for poll."""
-        assert self._response is not None
-        return self._response.fileno()
-
-    @property
-    def pending(self) -> bool:
-        """Say whether `receive` has something although the descriptor is not readable."""
-        return self._response is not None and self._response.pending
 
     def receive(self) -> list[Event]:
         """Wait for bytes and return the events in them: none, if they completed none. Sets `ended` at the end."""

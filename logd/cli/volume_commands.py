@@ -6,12 +6,13 @@ from typing import Any, Final
 
 import click
 
-from logd.cli.client import Client, Refused, quote
+from logd.cli.client import Client
 from logd.cli.command import Command, Group
 from logd.cli.completion import VOLUME
 from logd.cli.formats import FILTER, FORMAT, TABLE, Columns, print_rows
 from logd.cli.inspect_command import inspect_of
-from logd.cli.references import each, parse_filters
+from logd.cli.references import parse_filters
+from logd.cli.remove_command import rm_of
 from logd.cli.words import labels, pairs
 
 SHOWN: Final = ("Driver", "Name")
@@ -80,21 +81,5 @@ def create(client: Client, *, driver: str, opts: Sequence[str], label_words: Seq
     sys.stdout.write(f"{client.json('POST', '/volumes/create', json_body=body)['Name']}\n")
 
 
-@volume.command(cls=Command, examples=("logd volume rm data",))
-@click.option("-f", "--force", is_flag=True, help="Don't mind one that is not there.")
-@click.argument("names", nargs=-1, required=True, type=VOLUME, metavar="VOLUME...")
-@click.pass_obj
-def rm(client: Client, *, force: bool, names: Sequence[str]) -> None:
-    """Remove volumes that no container uses, and what is in them."""
-
-    def remove(name: str) -> None:
-        try:
-            client.request("DELETE", f"/volumes/{quote(name)}", {"force": force}).close()
-        except Refused as error:
-            if not force or error.status != 404:
-                raise
-
-    each(names, remove)
-
-
 volume.add_command(inspect_of("volume", VOLUME))
+volume.add_command(rm_of("volume", VOLUME, "Remove volumes that no container uses, and what is in them."))
