@@ -85,12 +85,13 @@ def kill(client: Client, *, signal_name: str | None, containers: Sequence[str]) 
     ),
 )
 @click.option("-f", "--force", is_flag=True, help="Kill it first if it runs.")
+@click.option("-l", "--link", is_flag=True, help="Remove a link instead: there are none of that kind.")
 @click.option("-v", "--volumes", is_flag=True, help="Remove its anonymous volumes too.")
 @CONTAINERS
 @click.pass_obj
-def rm(client: Client, *, force: bool, volumes: bool, containers: Sequence[str]) -> None:
+def rm(client: Client, *, force: bool, link: bool, volumes: bool, containers: Sequence[str]) -> None:
     """Remove containers, and with them their logs."""
-    query = {"force": force, "v": volumes}
+    query = {"force": force, "v": volumes, "link": link or None}
     each(containers, lambda one: client.request("DELETE", f"/containers/{quote(one)}", query).close())
 
 

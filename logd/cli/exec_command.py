@@ -36,6 +36,7 @@ from logd.errors import LogdError
 @click.option(
     "-e", "--env", multiple=True, metavar="KEY[=VALUE]", help="Set a variable; without a value, as it is here."
 )
+@click.option("--env-file", multiple=True, type=click.Path(), metavar="FILE", help="Set the variables in a file.")
 @click.option("-u", "--user", metavar="USER[:GROUP]", help="Run as this user, by name or number.")
 @click.option("-w", "--workdir", metavar="PATH", help="Working directory in the container.")
 @click.option("--privileged", is_flag=True, help="Give it all capabilities.")
@@ -71,7 +72,7 @@ def exec_request(command: Sequence[str], options: dict[str, Any]) -> dict[str, A
     attached = not options["detach"]
     return {
         "Cmd": list(command),
-        "Env": environment(options["env"]),
+        "Env": environment(options["env"], options["env_file"]),
         "User": options["user"] or "",
         "WorkingDir": options["workdir"] or "",
         "Privileged": options["privileged"],

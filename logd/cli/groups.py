@@ -5,6 +5,7 @@ import click
 from logd.cli import (
     attach_command,
     container_commands,
+    df_command,
     dial_stdio,
     exec_command,
     file_commands,
@@ -49,7 +50,7 @@ for _group, _name, _command in (
     (image, "prune", prune_commands.images),
     (network, "prune", prune_commands.networks),
     (volume, "prune", prune_commands.volumes),
-    (system, "df", prune_commands.df),
+    (system, "df", df_command.df),
     (system, "events", events),
     (system, "info", info),
     (system, "prune", prune_commands.system),

@@ -95,7 +95,7 @@ def rows_of_image(item: Mapping[str, Any], *, whole: bool) -> Iterator[dict[str,
 
 
 def _size(size: int) -> str:
-    return UNKNOWN if size < 0 else format_size(size, 3)
+    return UNKNOWN if size < 0 else format_size(size)
 
 
 def _parted(reference: str) -> tuple[str, str, str]:

@@ -19,6 +19,8 @@ PLACES: Final = {
     "volume": "/volumes/{}",
 }
 """By type, in the order in which docker looks."""
+FORMAT: Final = click.option("-f", "--format", "form", default="", metavar="FORMAT", help="json, or a Go template.")
+SIZE: Final = click.option("-s", "--size", is_flag=True, help="Show the sizes of containers too.")
 
 
 @click.command(
@@ -30,8 +32,8 @@ PLACES: Final = {
         "logd inspect web | jq '.[0].State'",
     ),
 )
-@click.option("-f", "--format", "form", default="", metavar="FORMAT", help="json, or a Go template.")
-@click.option("-s", "--size", is_flag=True, help="Show the sizes of containers too.")
+@FORMAT
+@SIZE
 @click.option("--type", "kind", type=click.Choice(list(PLACES)), help="Look among these alone.")
 @click.argument("names", nargs=-1, required=True, type=CONTAINER, metavar="NAME...")
 @click.pass_obj
@@ -59,12 +61,14 @@ def inspect_of(kind: str, names_type: Named) -> click.Command:
     """Return `inspect` for things of one type: `logd network inspect`."""
 
     @click.command("inspect", cls=Command, examples=(f"logd {kind} inspect NAME",))
-    @click.option("-f", "--format", "form", default="", metavar="FORMAT", help="json, or a Go template.")
+    @FORMAT
     @click.argument("names", nargs=-1, required=True, type=names_type, metavar=f"{kind.upper()}...")
     @click.pass_obj
-    def inspect_one(client: Client, *, form: str, names: Sequence[str]) -> None:
-        show(client, names, kind, form)
+    def inspect_one(client: Client, *, form: str, names: Sequence[str], size: bool = False) -> None:
+        show(client, names, kind, form, size=size)
 
+    if kind == "container":
+        inspect_one = SIZE(inspect_one)
     inspect_one.help = f"Show everything about {kind}s, as a JSON list."
     return inspect_one
 

@@ -142,6 +142,7 @@ for _command in (
     completion,
 ):
     cli.add_command(_command)
+groups.container.add_command(logs)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

@@ -1,14 +1,13 @@
-"""`… prune` and `logd system df`: what takes room on the daemon's disk, and what nobody needs any more."""
+"""`… prune`: what nobody needs any more."""
 
 import sys
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, Final
+from typing import Final
 
 import click
 
 from logd.cli.client import Client
 from logd.cli.command import Command
-from logd.cli.formats import FORMAT, Columns, print_rows
 from logd.cli.image_verbs import print_removed
 from logd.cli.references import parse_filters
 from logd.cli.terminal import visible
@@ -25,10 +24,6 @@ WARNINGS: Final = {
     "all volumes": "all local volumes not used by at least one container",
 }
 """docker's words for what goes."""
-SHOWN: Final = ("Type", "TotalCount", "Active", "Size", "Reclaimable")
-TITLES: Final = {
-    "Active": "ACTIVE", "Reclaimable": "RECLAIMABLE", "Size": "SIZE", "TotalCount": "TOTAL", "Type": "TYPE",
-}  # fmt: skip
 
 
 def confirm(what: Sequence[str]) -> None:
@@ -145,54 +140,3 @@ def _list(title: str, names: Sequence[str] | None) -> None:
 
 def _total(reclaimed: int) -> None:
     sys.stdout.write(f"Total reclaimed space: {format_size(reclaimed)}\n")
-
-
-@click.command(cls=Command, examples=("logd system df", "logd system df --format '{{.Type}}: {{.Reclaimable}}'"))
-@FORMAT
-@click.pass_obj
-def df(client: Client, *, form: str) -> None:
-    """Show what images, containers and volumes take on the disk. For logs: `logd log du`."""
-    answer = client.json("GET", "/system/df")
-    print_rows(form, Columns(SHOWN, TITLES), rows_of_disk(answer))
-
-
-def rows_of_disk(answer: Mapping[str, Any]) -> list[dict[str, str]]:
-    """Return the rows of `docker system df`: a kind of thing each."""
-    used = [image for image in answer.get("Images") or () if image["Containers"] > 0]
-    shared = sum(image["Size"] - max(image["SharedSize"], 0) for image in used)
-    layers = answer.get("LayersSize") or 0
-    containers = answer.get("Containers") or ()
-    stopped = [one for one in containers if one["State"].lower() not in {"running", "paused", "restarting"}]
-    volumes = [one for one in answer.get("Volumes") or () if one.get("UsageData")]
-    unused = [one for one in volumes if not one["UsageData"]["RefCount"]]
-    sizes = [max(one["UsageData"]["Size"], 0) for one in volumes]
-    written = sum(one.get("SizeRw") or 0 for one in containers)
-    return [
-        _row("Images", len(answer.get("Images") or ()), len(used), layers, layers - shared),
-        _row(
-            "Containers",
-            len(containers),
-            len(containers) - len(stopped),
-            written,
-            sum(one.get("SizeRw") or 0 for one in stopped),
-        ),
-        _row(
-            "Local Volumes",
-            len(volumes),
-            len(volumes) - len(unused),
-            sum(sizes),
-            sum(max(one["UsageData"]["Size"], 0) for one in unused),
-        ),
-        {**_row("Build Cache", 0, 0, 0, 0), "Reclaimable": "0B"},
-    ]
-
-
-def _row(kind: str, total: int, active: int, size: int, reclaimable: int) -> dict[str, str]:
-    share = f" ({reclaimable * 100 // size}%)" if size > 0 else ""
-    return {
-        "Active": str(active),
-        "Reclaimable": format_size(reclaimable) + share,
-        "Size": format_size(size),
-        "TotalCount": str(total),
-        "Type": kind,
-    }

@@ -69,7 +69,9 @@ def agree(daemon: Any, *arguments: str) -> str:
         ("network", "ls", "--format", '{{.Name}} {{.Label "team"}}'),
         ("volume", "ls"),
         ("system", "df"),
+        ("system", "df", "-v"),
         ("inspect", "web"),
+        ("container", "inspect", "-s", "job"),
         ("inspect", "-f", "{{.Name}} {{json .State}} {{.Config.Labels}} {{len .Mounts}}", "web", "job"),
         ("inspect", "-f", "{{range $n, $one := .NetworkSettings.Networks}}{{$n}} {{$one.IPAddress}}{{end}}", "web"),
         ("inspect", "-f", "{{with .State.Health}}{{.Status}}{{else}}none{{end}}", "web"),
@@ -82,13 +84,18 @@ def test_the_same_text_byte_for_byte(world: Any, arguments: tuple[str, ...]) -> 
     agree(world, *arguments)
 
 
-@pytest.mark.parametrize("command", [("ps", "-a"), ("images",), ("volume", "ls"), ("system", "df")])
+@pytest.mark.parametrize(
+    "command", [("ps", "-a"), ("images",), ("volume", "ls"), ("system", "df"), ("system", "df", "-v")]
+)
 def test_the_same_json_but_for_its_spaces(world: Any, command: tuple[str, ...]) -> None:
     deadline = time.monotonic() + AGREE_S
     while True:
         texts = logd(world, *command, "--format", "json"), world.docker(*command, "--format", "json").stdout
         ours, docker = ([json.loads(line) for line in text.splitlines()] for text in texts)
-        for row in docker:
+        for row in [
+            *docker,
+            *(one for each in docker for part in each.values() if isinstance(part, list) for one in part),
+        ]:
             row.pop("Platform", None)  # of images for several platforms, of which there are none
         if ours == docker:
             return
@@ -157,6 +164,37 @@ def test_a_container_ends_and_goes_with_dockers_words_and_codes(world: Any) -> N
         ours, docker = world.logd(*failing, check=False), world.docker(*failing, check=False)
         assert (ours.returncode, bool(ours.stderr)) == (docker.returncode, True) == (1, True)
     logd(world, "rename", "done", "job")
+
+
+def test_limits_are_changed_as_docker_changes_them(world: Any) -> None:
+    changes = [
+        "-m",
+        "128m",
+        "--memory-swap",
+        "256m",
+        "--cpus",
+        "0.7",
+        "--pids-limit",
+        "77",
+        "--restart",
+        "on-failure:2",
+    ]
+    shown = []
+    for name, command in (("one", logd), ("two", world.docker)):
+        logd(world, "create", "--name", name, "-m", "64m", "busybox")
+        told = command(*([world] if command is logd else []), "update", *changes, name)
+        assert (told if command is logd else told.stdout) == f"{name}\n"
+        shown += [one["HostConfig"] for one in json.loads(logd(world, "inspect", name))]
+    assert shown[0] == shown[1]
+    assert (shown[0]["Memory"], shown[0]["NanoCpus"]) == (128 << 20, 700_000_000)
+    assert world.logd("update", "one", check=False).returncode == 125
+    logd(world, "rm", "one", "two")
+
+
+def test_an_exec_has_the_variables_of_a_file(world: Any, tmp_path: Path) -> None:
+    (tmp_path / "env").write_text("# comment\nFROM=file\n")
+    done = world.logd("exec", "--env-file", str(tmp_path / "env"), "-e", "A=b", "web", "env")
+    assert {"FROM=file", "A=b"} <= set(done.stdout.splitlines())
 
 
 def test_networks_are_joined_and_left(world: Any) -> None:

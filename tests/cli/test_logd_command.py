@@ -19,6 +19,7 @@ from screen import Screen
 
 from logd.cli.command import Command
 from logd.cli.tables import ago, span
+from logd.errors import InvalidParameter
 
 ID = "ab" * 32
 LISTED = {
@@ -530,6 +531,31 @@ def test_every_command_has_help_with_an_example(command: click.Command) -> None:
 def test_spans_of_time_are_dockers(seconds: int, text: str) -> None:
     assert span(seconds) == text
     assert ago(100, 100 + seconds) == f"{text} ago"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        (["--rm=true", "x"], (True, True, None, "x", ())),
+        (["--rm=0", "--pause=false", "x"], (False, False, None, "x", ())),
+        (["-n", "--rm=false", "x", "--rm=true"], (False, True, "--rm=false", "x", ("--rm=true",))),
+        (["-rn", "--pause=false", "x"], (True, True, "--pause=false", "x", ())),
+        (["--name=--rm=1", "--", "--rm=true"], (False, True, "--rm=1", "--rm=true", ())),
+    ],
+)
+def test_a_flag_may_have_a_value_as_dockers_may(arguments: list[str], expected: tuple[object, ...]) -> None:
+    @click.command(cls=Command, context_settings={"allow_interspersed_args": False})
+    @click.option("-r", "--rm", is_flag=True)
+    @click.option("-p", "--pause/--no-pause", default=True)
+    @click.option("-n", "--name")
+    @click.argument("image")
+    @click.argument("command", nargs=-1, type=click.UNPROCESSED)
+    def run(**options: object) -> tuple[object, ...]:
+        return tuple(options[name] for name in ("rm", "pause", "name", "image", "command"))
+
+    assert run.main(arguments, standalone_mode=False) == expected
+    with pytest.raises(InvalidParameter, match="--rm: invalid value 'nix'"):
+        run.main(["--rm=nix", "x"], standalone_mode=False)
 
 
 CHECKS = [
