@@ -211,6 +211,8 @@ def _bind_mount(request: MountRequest, destination: str, wrong: Callable[[str], 
 
 def _volume_mount(request: MountRequest, destination: str, wrong: Callable[[str], InvalidParameter]) -> Volume:
     options = request.volume_options or VolumeOptions()
+    if request.read_only and not request.source:
+        raise wrong("must not set ReadOnly mode when using anonymous volumes")
     if options.subpath and not request.source:
         raise wrong("must not set Subpath when using anonymous volumes")
     if options.subpath.startswith("/") or ".." in options.subpath.split("/"):

@@ -125,6 +125,7 @@ def test_mounts_of_each_type_are_read(tmp_path):
         (Mount(type="bind", source="/tmp"), "field Target must not be empty"),
         (Mount(type="bind", source="tmp", target="/b"), "mount path must be absolute"),
         (Mount(type="tmpfs", source="/x", target="/b"), "field Source must not be specified"),
+        (Mount(type="volume", target="/b", read_only=True), "must not set ReadOnly mode when using anonymous volumes"),
         (Mount(type="tmpfs", target="/b", bind_options=BindOptions()), "field BindOptions must not be specified"),
         (Mount(type="volume", source="../x", target="/b"), "includes invalid characters for a local volume name"),
         (
@@ -254,7 +255,8 @@ def test_lines_of_resolv_conf_are_replaced_by_kind():
 
 def test_hosts_has_the_containers_own_name_unless_it_is_the_hosts_file():
     host = HostConfig(extra_hosts=["db=10.0.0.1"])
-    assert hosts(ContainerSpec(hostname="web"), host, None).endswith("127.0.0.1\tweb\n10.0.0.1\tdb\n")
+    assert hosts(ContainerSpec(hostname="web"), host, None).endswith("10.0.0.1\tdb\n127.0.0.1\tweb\n")
+    assert hosts(ContainerSpec(hostname="web.sub"), host, None).endswith("127.0.0.1\tweb.sub web\n")
     assert hosts(ContainerSpec(hostname="web"), host, "127.0.0.1 localhost") == "127.0.0.1 localhost\n10.0.0.1\tdb\n"
 
 
