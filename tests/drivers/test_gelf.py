@@ -2,16 +2,18 @@ import asyncio
 import itertools
 import socket
 import zlib
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
+from batches import NOW_NS, batch, container, deliver, group, numbered, numbers, texts
 from certificates import encrypt_key, make_ca, make_certificate
 from gelf_peer import CHUNK_TIMEOUT_S, Reassembly, TcpInput, UdpInput, check, unpack
 from hypothesis import given
 from hypothesis import strategies as st
+from listening import until
 
 from logd.batch import Batch, ContainerInfo, Group, Partial
 from logd.driver import Reject, parse_options
@@ -24,28 +26,6 @@ from logd.testing.bench import Bench
 
 TIMEOUT_S = 20.0
 DRIVER = "gelf log driver"
-NOW_NS = 1_700_000_000_123_456_789
-numbers = itertools.count(1)
-
-
-def container(**values: Any) -> ContainerInfo:
-    return ContainerInfo(id=f"{next(numbers):064x}"[::-1], name="web", **values)
-
-
-def group(*lines: bytes, stream: int = STDOUT, **more: Any) -> Group:
-    return Group(NOW_NS, stream, 0, sum(map(len, lines)) + len(lines), list(lines), **more)
-
-
-def batch(*lines: bytes, who: ContainerInfo | None = None) -> Batch:
-    return Batch(who or container(), [group(*lines)])
-
-
-def numbered(first: int, count: int, width: int = 0) -> list[bytes]:
-    return [b"line %d " % number + b"x" * width for number in range(first, first + count)]
-
-
-def texts(lines: list[bytes]) -> list[str]:
-    return [line.decode() for line in lines]
 
 
 def options(address: str, **values: str) -> GelfOptions:
@@ -75,32 +55,6 @@ async def tcp() -> AsyncIterator[TcpInput]:
     made = await TcpInput().start()
     yield made
     await made.stop()
-
-
-async def until(condition: Callable[[], bool]) -> None:
-    async with asyncio.timeout(TIMEOUT_S):
-        while not condition():
-            await asyncio.sleep(0.005)
-
-
-async def deliver(made: GelfDriver, one: Batch, timeout_s: float = 5.0) -> int:
-    """Send until it is sent, as delivery does. Return how often it was tried."""
-    for tries in itertools.count(1):
-        try:
-            async with asyncio.timeout(timeout_s):
-                await made.send(one)
-            return tries
-        except OSError:
-            one = Batch(one.container, [group(*[record.line for record in one.records()][one.acknowledged :])])
-            await made.close()
-            while True:
-                try:
-                    await made.open()
-                    break
-                except OSError:
-                    await made.close()
-                    await asyncio.sleep(0.02)
-    raise AssertionError
 
 
 # -- messages ------------------------------------------------------------------------------------------------------

@@ -14,13 +14,14 @@ from datetime import datetime
 from pathlib import Path
 
 import pytest
+from batches import NOW_NS, container, deliver, group, numbered, numbers, rest
 from certificates import encrypt_key, make_ca, make_certificate
 from hypothesis import given
 from hypothesis import strategies as st
 from listening import Listener, until
 from rsyslog import Rsyslog
 
-from logd.batch import Batch, ContainerInfo, Group
+from logd.batch import Batch, Group
 from logd.driver import Reject, parse_options
 from logd.drivers import links, syslog, syslog_format
 from logd.drivers.syslog import SyslogDriver, SyslogMessages, SyslogOptions
@@ -31,20 +32,6 @@ from logd.record import STDERR, STDOUT
 
 TIMEOUT_S = 20.0
 DRIVER = "syslog log driver"
-NOW_NS = 1_700_000_000_123_456_789  # 2023-11-14T22:13:20Z
-numbers = itertools.count(1)
-
-
-def container(name: str = "web") -> ContainerInfo:
-    return ContainerInfo(id=f"{next(numbers):064x}"[::-1], name=name)
-
-
-def group(*lines: bytes, stream: int = STDOUT, time_ns: int = NOW_NS, position: int = 0) -> Group:
-    return Group(time_ns, stream, position, position + sum(map(len, lines)) + len(lines), list(lines))
-
-
-def numbered(first: int, count: int, width: int = 0) -> list[bytes]:
-    return [b"line %d " % number + b"x" * width for number in range(first, first + count)]
 
 
 def options(**values: str) -> SyslogOptions:
@@ -64,29 +51,6 @@ async def driver(address: str = "", **values: str) -> AsyncIterator[SyslogDriver
 def link(made: SyslogDriver) -> links.Link:
     assert made._link
     return made._link
-
-
-def rest(batch: Batch) -> list[bytes]:
-    return [one.line for one in batch.records()][batch.acknowledged :]
-
-
-async def deliver(made: SyslogDriver, batch: Batch) -> int:
-    """Send until it is sent, as delivery does. Return how often it was tried."""
-    for tries in itertools.count(1):
-        try:
-            async with asyncio.timeout(TIMEOUT_S):
-                await made.send(batch)
-            return tries
-        except OSError:
-            batch = Batch(batch.container, [group(*rest(batch))])
-            await made.close()
-            while True:
-                try:
-                    await made.open()
-                    break
-                except OSError:
-                    await asyncio.sleep(0.02)
-    raise AssertionError
 
 
 # -- messages ------------------------------------------------------------------------------------------------------
@@ -497,7 +461,7 @@ async def test_a_line_that_a_peer_at_a_unix_socket_has_not_read_is_not_taken_for
     lines = numbered(0, 10)
     async with driver(listeners[0].address) as made:
         first = await listeners[0].take()
-        sending = asyncio.create_task(deliver(made, Batch(container(), [group(*lines)])))
+        sending = asyncio.create_task(deliver(made, Batch(container(), [group(*lines)]), TIMEOUT_S))
         await until(lambda: unread(first) > 0)
         first.close()
         second = await listeners[0].take()
@@ -539,7 +503,7 @@ async def test_what_a_slow_server_has_taken_by_the_deadline_is_not_sent_again(
         await made.close()
         await made.open()
         second = await listeners[0].take()
-        again = Batch(batch.container, [group(*rest(batch))])
+        again = rest(batch)
         _, more = await asyncio.gather(made.send(again), read_lines(second, len(again)))
         assert more == lines[batch.acknowledged :]
 
@@ -558,7 +522,7 @@ async def test_rsyslog_restarted_midstream_gets_all_but_what_its_kernel_had_take
         async def send_all() -> None:
             nonlocal repeated
             for one in batches:
-                repeated += await deliver(made, one) - 1
+                repeated += await deliver(made, one, TIMEOUT_S) - 1
                 sent.append([record.line for record in one.records()])
 
         sending = asyncio.create_task(send_all())
@@ -651,7 +615,7 @@ async def test_that_nobody_receives_datagrams_is_an_error_where_the_system_tells
             with pytest.raises(ConnectionError, match=f"syslog at {own_rsyslog.address(how)}: Connection refused"):
                 await made.send(Batch(who, [group(b"two")]))
             await asyncio.to_thread(own_rsyslog.start)
-            assert await deliver(made, Batch(who, [group(b"two")])) <= 2
+            assert await deliver(made, Batch(who, [group(b"two")]), TIMEOUT_S) <= 2
             await asyncio.to_thread(own_rsyslog.wait_for, who.id[:12], 2)
 
 

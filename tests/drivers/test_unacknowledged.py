@@ -15,19 +15,18 @@ from dataclasses import dataclass
 from typing import Any
 
 import pytest
+from batches import batch, deliver, numbered, rest
 from listening import Listener, until
 
-from logd.batch import Batch, ContainerInfo, Group
+from logd.batch import Batch
 from logd.driver import parse_options
 from logd.drivers import datagrams, links, unacknowledged
 from logd.drivers.datagrams import Pace
 from logd.drivers.gelf import GelfDriver
 from logd.drivers.syslog import SyslogDriver
 from logd.drivers.unacknowledged import UnacknowledgedDriver, records_within
-from logd.record import STDOUT
 
 TIMEOUT_S = 20.0
-numbers = itertools.count(1)
 
 
 @dataclass(frozen=True)
@@ -82,44 +81,13 @@ def wire(request: pytest.FixtureRequest) -> Wire:
     return one
 
 
-def group(*lines: bytes) -> Group:
-    return Group(1_700_000_000_123_456_789, STDOUT, 0, sum(map(len, lines)) + len(lines), list(lines))
-
-
-def batch(*lines: bytes, who: ContainerInfo | None = None) -> Batch:
-    return Batch(who or ContainerInfo(id=f"{next(numbers):064x}"[::-1], name="web"), [group(*lines)])
-
-
-def numbered(first: int, count: int, width: int = 0) -> list[bytes]:
-    return [b"line %d " % number + b"x" * width for number in range(first, first + count)]
-
-
-def rest(one: Batch) -> list[bytes]:
-    return [record.line for record in one.records()][one.acknowledged :]
+def lines_of(one: Batch) -> list[bytes]:
+    return [record.line for record in one.records()]
 
 
 def link(made: UnacknowledgedDriver[Any]) -> links.Link:
     assert made._link
     return made._link
-
-
-async def deliver(made: UnacknowledgedDriver[Any], one: Batch) -> int:
-    """Send until it is sent, as delivery does. Return how often it was tried."""
-    for tries in itertools.count(1):
-        try:
-            async with asyncio.timeout(TIMEOUT_S):
-                await made.send(one)
-            return tries
-        except OSError:
-            one = batch(*rest(one), who=one.container)
-            await made.close()
-            while True:
-                try:
-                    await made.open()
-                    break
-                except OSError:
-                    await asyncio.sleep(0.02)
-    raise AssertionError
 
 
 @pytest.fixture
@@ -160,7 +128,7 @@ async def test_no_line_is_lost_that_the_peers_kernel_had_not_acknowledged_at_a_r
 
         async def send_all() -> None:
             for one in batches:
-                tries = await deliver(made, one)
+                tries = await deliver(made, one, TIMEOUT_S)
                 sent.append(one)
                 assert tries <= 2
 
@@ -195,7 +163,7 @@ async def test_what_a_slow_server_has_taken_by_the_deadline_is_not_sent_again(wi
         await made.close()
         await made.open()
         second = await listener.take()
-        again = batch(*rest(one), who=one.container)
+        again = rest(one)
         _, more = await asyncio.gather(made.send(again), wire.read(second, len(again)))
         assert wire.lines(more) == lines[one.acknowledged :]
 
@@ -227,7 +195,7 @@ async def test_many_containers_share_a_connection_and_their_messages_never_mix(w
     for one in messages[:-1]:
         name, line = wire.whose(one)
         got.setdefault(name, []).append(line)
-    assert got == {one.container.id[:12]: rest(one) for one in batches}
+    assert got == {one.container.id[:12]: lines_of(one) for one in batches}
 
 
 async def test_closing_ends_whoever_is_sending(wire: Wire, listener: Listener) -> None:
@@ -406,7 +374,7 @@ async def test_a_udp_server_that_moves_to_another_address_is_followed(
             await made.send(batch(b"two"))
             assert wire.whose(old.recv(2000))[1] == b"two"
             names["logs.example"] = "127.0.0.2"
-            assert await deliver(made, batch(b"three")) == 2
+            assert await deliver(made, batch(b"three"), TIMEOUT_S) == 2
             assert wire.whose(new.recv(2000))[1] == b"three"
 
 
