@@ -10,6 +10,7 @@ Source: the grammar in the package documentation of github.com/distribution/refe
 import re
 from typing import Final, NamedTuple
 
+from logd import globs
 from logd.errors import InvalidParameter
 
 DEFAULT_DOMAIN: Final = "docker.io"
@@ -121,7 +122,7 @@ def digest_of(text: str) -> str | None:
 
 def matches(pattern: str, reference: Reference) -> bool:
     """Say whether a shell pattern fits the familiar form, with tag or without. Raises InvalidParameter."""
-    regex = _compile_pattern(pattern)
+    regex = globs.pattern_of(pattern)
     return bool(regex.fullmatch(reference.familiar) or regex.fullmatch(reference.familiar_name))
 
 
@@ -147,34 +148,3 @@ def _digest_problem(digest: str) -> str:
     if algorithm not in lengths:
         return "unsupported digest algorithm"
     return "invalid checksum digest length" if len(value) != lengths[algorithm] else "invalid checksum digest format"
-
-
-def _compile_pattern(pattern: str) -> re.Pattern[str]:
-    """Translate Go's `path.Match`: `*` and `?` stop at a slash, `[^a-z]` is a class, a backslash quotes."""
-    regex, at = "", 0
-    while at < len(pattern):
-        char = pattern[at]
-        at += 1
-        if char == "*":
-            regex += "[^/]*"
-        elif char == "?":
-            regex += "[^/]"
-        elif char == "[":
-            end = pattern.find("]", at + 1 + (pattern[at : at + 1] == "^"))
-            if end < 0:
-                raise InvalidParameter("syntax error in pattern")
-            body = pattern[at:end]
-            negated = body.startswith("^")
-            regex += f"[{'^' if negated else ''}{re.escape(body[negated:]).replace(chr(92) + '-', '-')}]"
-            at = end + 1
-        elif char == "\\":
-            if at == len(pattern):
-                raise InvalidParameter("syntax error in pattern")
-            regex += re.escape(pattern[at])
-            at += 1
-        else:
-            regex += re.escape(char)
-    try:
-        return re.compile(regex)
-    except re.error as error:
-        raise InvalidParameter("syntax error in pattern") from error

@@ -40,7 +40,7 @@ async def put_archive(call: Call) -> web.Response:
         path,
         _body(call),
         keep_kinds=call.flag("noOverwriteDirNonDir"),
-        to_user=call.flag("copyUIDGID"),
+        owner=container.spec.user if call.flag("copyUIDGID") else "",
     )
     return done(200)
 

@@ -42,7 +42,7 @@ class Files:
         async with (
             self._mounted(container),
             _named(path, ref),
-            answered("stat", self._place(container), path=path) as it,
+            answered("stat", self.place(container), path=path) as it,
         ):
             found: dict[str, Any] = it.result["found"]
             return found
@@ -53,7 +53,7 @@ class Files:
         async with (
             self._mounted(container),
             _named(path, ref),
-            answered("pack", self._place(container), path=path) as it,
+            answered("pack", self.place(container), path=path) as it,
         ):
             self._world.tell(container, "archive-path")
             yield it
@@ -66,23 +66,23 @@ class Files:
         body: AsyncIterator[bytes],
         *,
         keep_kinds: bool,
-        to_user: bool,
+        owner: str = "",
     ) -> None:
         """Unpack a tar into a folder. Raises NotFound, InvalidParameter.
 
-        `keep_kinds`: no directory is replaced by a file, nor the other way round. `to_user`: the files become the
-        container's user's.
+        `keep_kinds`: no directory is replaced by a file, nor the other way round. `owner`: the user, as in --user,
+        whose the files become; "" for those that the tar names.
         """
         extraction = Extraction(
             keep_kinds=keep_kinds,
-            owner=container.spec.user if to_user else "",
+            owner=owner,
             read_only_root=container.host.readonly_rootfs,
         )
         async with container.lock:
             _check_there(container, "extract to")
             if container.cleanup is not None:
                 await asyncio.shield(container.cleanup)
-            place = self._place(container)
+            place = self.place(container)
             async with (
                 self._mounted(container),
                 _named(path, ref),
@@ -94,7 +94,7 @@ class Files:
         """Return what the container changed of its image's files."""
         if not await asyncio.to_thread(container.upper.is_dir):
             return []
-        async with answered("changes", self._place(container)) as it:
+        async with answered("changes", self.place(container)) as it:
             found: list[dict[str, Any]] = it.result["changes"]
             return found
 
@@ -102,7 +102,7 @@ class Files:
     async def export(self, container: Container) -> AsyncIterator[Answer]:
         """Give a tar of all files of the container's root; what is mounted in it is not in there."""
         _check_there(container, "export")
-        place = self._place(container, with_mounts=False)
+        place = self.place(container, with_mounts=False)
         async with answered("export", place) as it:
             self._world.tell(container, "export")
             yield it
@@ -118,10 +118,13 @@ class Files:
         changes: Sequence[str] = (),
         config: dict[str, Any] | None = None,
         pause: bool = True,
+        created_by: str = "",
+        step: str = "",
     ) -> Image:
         """Make an image of the container's files and settings. Raises InvalidParameter, Conflict, LogdError.
 
         `changes` are Dockerfile instructions; `config` has the settings (Docker's `Config`) if not the container's.
+        `created_by` is shown in the history in the place of the command; `step` is that of a build (ImageStore).
         """
         _check_there(container, "commit")
         spec = convert(config, ContainerSpec, "Config.") if config else container.spec
@@ -137,9 +140,10 @@ class Files:
                     repository=repository,
                     tag=tag,
                     run_config=run_config,
-                    created_by=" ".join(container.spec.cmd),
+                    created_by=created_by or " ".join(container.spec.cmd),
                     author=author,
                     message=comment,
+                    step=step,
                 )
         name = image.names[0].familiar if repository and image.names else ""
         self._world.tell(container, "commit", {"comment": comment, "imageID": image.id, "imageRef": name})
@@ -151,7 +155,7 @@ class Files:
         if not await asyncio.to_thread(container.upper.is_dir):
             yield None
             return
-        async with answered("layer", self._place(container)) as it:
+        async with answered("layer", self.place(container)) as it:
             yield None if it.result["empty"] else it.chunks()
 
     @contextlib.asynccontextmanager
@@ -179,7 +183,8 @@ class Files:
         finally:
             await self._world.volumes.release(names, holder)
 
-    def _place(self, container: Container, *, with_mounts: bool = True) -> Place:
+    def place(self, container: Container, *, with_mounts: bool = True) -> Place:
+        """Return where a container's root is, for the process that works on it."""
         image = self._world.images.by_id(container.image_id)
         if image is None:
             raise LogdError(f"No such image: {container.image_id}, of which the container was made")

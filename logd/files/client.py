@@ -9,7 +9,7 @@ from collections.abc import AsyncIterator
 from typing import Any, Final
 
 from logd.errors import InvalidParameter, LogdError, NotFound
-from logd.files.request import Extraction, Place, Task
+from logd.files.request import Extraction, Place, Selection, Task
 from logd.images.limits import Limits
 from logd.images.worker import ENVIRONMENT, command, feed
 
@@ -40,6 +40,7 @@ async def answered(
     *,
     path: str = "",
     extraction: Extraction = Extraction(),  # noqa: B008 - it is frozen
+    selection: Selection = Selection(),  # noqa: B008
     body: AsyncIterator[bytes] | None = None,
     limits: Limits = Limits(),  # noqa: B008
 ) -> AsyncIterator[Answer]:
@@ -51,6 +52,7 @@ async def answered(
         "place": dataclasses.asdict(place),
         "path": path,
         "extraction": dataclasses.asdict(extraction),
+        "selection": dataclasses.asdict(selection),
         "limits": dataclasses.asdict(limits),
     }
     process = await asyncio.create_subprocess_exec(

@@ -6,6 +6,9 @@
     changes   {"changes": the API's list}
     layer     {"empty": whether there is no change}, then what the container changed as a layer's tar
     extract   unpacks the tar on stdin into a folder, then prints {}
+    look      {"matches": what the sources of a COPY are, "digest": of what is in them}
+    gather    {}, then a tar of them as they are to be in the container
+    raw       {}, then the content of a file
 
 Instead of its line it prints {"missing": true} (no such path), {"refused": why} with status 1 where the request or the
 archive is at fault, {"failed": why} with 2 when the system is. A tar that breaks off has a status that is not 0.
@@ -25,11 +28,12 @@ from typing import Any, BinaryIO, Final
 
 import msgspec
 
-from logd.errors import InvalidParameter, LogdError
+from logd.errors import InvalidParameter, LogdError, NotFound
 from logd.files.extract import Placement
+from logd.files.gather import Gathering, raw
 from logd.files.ids import Ids
 from logd.files.paths import describe, follow, locate
-from logd.files.request import Extraction, MountRequest, Place
+from logd.files.request import Extraction, MountRequest, Place, Selection
 from logd.files.tarwriter import NO_IDS, TarWriter
 from logd.files.upper import as_docker_shows, changes, check_names, write_layer
 from logd.files.view import enter, mount_image
@@ -61,6 +65,7 @@ class Files:
         self._place = Place(**{**place, "mounts": [MountRequest(**mount) for mount in place["mounts"]]})
         self.path: str = options["path"]
         self._extraction = Extraction(**options["extraction"])
+        self._selection = Selection(**options["selection"])
         self._limits = Limits(**options["limits"])
         self._output = output
 
@@ -128,6 +133,25 @@ class Files:
         placement.finish()
         self.say({})
 
+    def look(self) -> None:
+        """See the module."""
+        enter(self._place, self._idmap, writable=False)
+        gathering = Gathering(self._selection)
+        self.say({"matches": gathering.matches(), "digest": gathering.digest()})
+
+    def gather(self) -> None:
+        """See the module."""
+        writer = self._writer(self._ids)
+        enter(self._place, self._idmap, writable=False)
+        self.say({})
+        Gathering(self._selection).write(writer)
+
+    def raw(self) -> None:
+        """See the module."""
+        enter(self._place, self._idmap, writable=False)
+        self.say({})
+        raw(self.path, self._output)
+
     def _check_writable(self, path: str) -> None:
         """Raise InvalidParameter where the container could not write either."""
         around = [
@@ -158,7 +182,7 @@ def run(task: str, options: Mapping[str, Any], output: BinaryIO) -> int:
         getattr(files, task)()
     except ArchiveRefused as error:
         files.say({"refused": str(error)})
-    except InvalidParameter as error:
+    except (InvalidParameter, NotFound) as error:
         files.say({"refused": str(error)})
     except MemoryError:
         files.say({"refused": f"this needs more than {limits.max_memory} bytes of memory"})

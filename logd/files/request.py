@@ -3,7 +3,7 @@
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-Task = Literal["stat", "pack", "extract", "export", "changes", "layer"]
+Task = Literal["stat", "pack", "extract", "export", "changes", "layer", "look", "gather", "raw"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,3 +44,19 @@ class Extraction:
     owner: str = ""
     """The user, as in --user, who gets the files; "" for what the tar says."""
     read_only_root: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class Selection:
+    """The sources of a COPY, which may be patterns, and where they go.
+
+    `is_folder`: they go into `destination`, which is a folder; `is_there` already. `unpacks`: archives among them are
+    unpacked, which is not done by the process that gathers. `ignored` are the patterns of .dockerignore.
+    """
+
+    sources: list[str] = field(default_factory=list)
+    destination: str = ""
+    is_folder: bool = False
+    is_there: bool = False
+    unpacks: bool = False
+    ignored: list[str] = field(default_factory=list)

@@ -29,6 +29,8 @@ class ImageRecord(msgspec.Struct):
     parent: str = ""
     manifests: list[str] = []
     tagged_ns: int = 0
+    step: str = ""
+    """What a build made of the parent to get it, as a digest of all that goes into it."""
 
 
 class LayerBlob(msgspec.Struct):

@@ -157,13 +157,19 @@ def imported(diff_id: str, run_config: dict[str, Any], message: str, system: tup
     return orjson.dumps(document, option=orjson.OPT_SORT_KEYS)
 
 
+def nothing() -> dict[str, Any]:
+    """Return the document of what `FROM scratch` begins with."""
+    return {"architecture": host_architecture(), "os": "linux", "rootfs": {"type": "layers", "diff_ids": []}}
+
+
 def committed(base: dict[str, Any], diff_id: str | None, run_config: dict[str, Any], step: dict[str, str]) -> bytes:
     """Return the document of an image made of a container; `base` is its image's, `diff_id` the new layer's, if any.
 
     `step` is the entry in the history: created_by, author, comment.
     """
     now = units.format_time_short(time.time_ns())
-    history = {"created": now} | {key: value for key, value in step.items() if value}
+    entry = {"created": now} | {key: value for key, value in step.items() if value}
+    history = [] if not step["created_by"] and not diff_id else [entry if diff_id else entry | {"empty_layer": True}]
     rootfs = {"type": "layers", "diff_ids": [*(base["rootfs"].get("diff_ids") or []), *([diff_id] if diff_id else [])]}
     inherited = ("architecture", "variant", "os", "os.version", "os.features")
     document = {key: base[key] for key in inherited if key in base} | {
@@ -171,7 +177,7 @@ def committed(base: dict[str, Any], diff_id: str | None, run_config: dict[str, A
         "comment": step["comment"],
         "config": run_config,
         "created": now,
-        "history": [*(base.get("history") or []), history if diff_id else history | {"empty_layer": True}],
+        "history": [*(base.get("history") or []), *history],
         "rootfs": rootfs,
     }
     return orjson.dumps(document, option=orjson.OPT_SORT_KEYS)

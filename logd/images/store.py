@@ -260,7 +260,7 @@ class ImageStore:
 
     async def commit(
         self,
-        base: Image,
+        base: Image | None,
         layer: AsyncIterable[bytes] | None,
         *,
         run_config: dict[str, Any],
@@ -269,17 +269,31 @@ class ImageStore:
         message: str = "",
         repository: str = "",
         tag: str = "",
+        step: str = "",
     ) -> Image:
-        """Make an image of another one and a layer's tar on top, None for no change. Raises InvalidParameter."""
+        """Make an image of another one (None: of nothing) and a layer's tar on top, None for no change.
+
+        A `step` is a build's: by it `built` finds the image again. Raises InvalidParameter.
+        """
         name = _import_name(repository, tag)
-        step = {"created_by": created_by, "author": author, "comment": message}
+        entry = {"created_by": created_by, "author": author, "comment": message}
+        chain = base.chain if base else ()
         async with self._layers.ingest() as ingest:
-            self._layers.hold(ingest, base.chain)
-            diff_id = None if layer is None else await self._layers.unpack_stream(ingest, aiter(layer), base.chain)
-            data = config.committed(base.config, diff_id, run_config, step)
+            self._layers.hold(ingest, chain)
+            diff_id = None if layer is None else await self._layers.unpack_stream(ingest, aiter(layer), chain)
+            data = config.committed(base.config if base else config.nothing(), diff_id, run_config, entry)
             planned = PlannedImage(data, config.parse(data), [], [name] if name else [])
-            await asyncio.to_thread(self.enter, [planned], base.id)
+            await asyncio.to_thread(self.enter, [planned], base.id if base else "", step)
         return self.resolve(planned.id)
+
+    def built(self, parent: Image | None, step: str) -> Image | None:
+        """Return the newest image that a build has made of `parent` by this step, None if there is none."""
+        parent_id = parent.id if parent else ""
+        with self._catalog.lock:
+            records = self._catalog.images.items()
+            found = [image_id for image_id, one in records if one.parent == parent_id and one.step == step]
+            images = [self._image(image_id, self._catalog.images[image_id]) for image_id in found]
+            return max(images, key=lambda image: image.created, default=None)
 
     # what loads and pulls are made of
 
@@ -344,7 +358,7 @@ class ImageStore:
             tell = await _teller(progress, diff_id, file)
             await self._layers.unpack(ingest, chain[: number + 1], diff_id, file, tell)
 
-    def enter(self, planned: Sequence[PlannedImage], base: str = "") -> Sequence[str]:
+    def enter(self, planned: Sequence[PlannedImage], base: str = "", step: str = "") -> Sequence[str]:
         """Make the images durable and visible, all at once; return Docker's messages. `base` becomes their parent."""
         self._layers.sync()
         messages: list[str] = []
@@ -364,6 +378,7 @@ class ImageStore:
                     self._name(name, one.id)
                 if not one.names:
                     unnamed.append(f"Loaded image ID: {one.id}")
+                kept.step = step or kept.step
                 if base in self._catalog.images:
                     kept.parent = base
             self._link_parents(planned)

@@ -5,7 +5,7 @@ under numbers, whatever they are named. Both decompress (gzip, zstd, xz, bzip2) 
 given as JSON in argv. The last line of stdout is the result as JSON:
 
     layer    {"diff_id": "sha256:…", "size": bytes, "compressed": bytes, "tar": bytes,
-              "blob": {"digest": "sha256:…", "size": bytes, "compression": "gzip" or "zstd", "copied": bool}}
+              "blob": {"digest": "sha256:…", "size": bytes, "compression": "gzip" or "zstd", "copied": bool} or null}
     archive  {"files": {name: number}, "links": {name: target}}
     either   {"refused": why} with status 1 for a bad archive, {"failed": why} with 2 when the system is at fault
 
@@ -42,23 +42,25 @@ MAX_ARCHIVE_FILES: Final = 10_000
 def unpack_layer(folder: str, lower: list[str], limits: Limits, copy: str, *, any_links: bool) -> dict[str, Any]:
     """Build the layer on stdin in the empty directory `folder`, above the directories `lower`: see LayerTree.
 
-    What is no file that registries take as it is is copied to the new file `copy`, as one.
+    What is no file that registries take as it is is copied to the new file `copy`, as one, unless that is "".
     """
     root = os.open(folder, OPEN_DIRECTORY)
     below = [os.open(path, OPEN_DIRECTORY) for path in lower]
     compression = compression_of(os.pread(0, LONGEST_MAGIC, 0)) if stat.S_ISREG(os.fstat(0).st_mode) else ""
-    kept = None if compression in {"gzip", "zstd"} else LayerCopy(copy)
+    is_blob = compression in {"gzip", "zstd"}
+    kept = LayerCopy(copy) if copy and not is_blob else None
     os.fchdir(root)
     os.chroot(".")
-    source = Source(0, limits, input_digest=kept is None, copy=kept.write if kept else None)
+    source = Source(0, limits, input_digest=is_blob, copy=kept.write if kept else None)
     tree = LayerTree(root, limits, below, any_links=any_links)
     for member in members(source, limits):
         tree.add(member, source)
     diff_id = source.finish()
     tree.finish()
-    if kept is None:
+    blob: dict[str, Any] | None = None
+    if is_blob:
         blob = {"digest": source.input_digest(), "size": source.bytes_in, "compression": compression, "copied": False}
-    else:
+    elif kept:
         blob = {"digest": kept.finish(), "size": kept.size, "compression": "zstd", "copied": True}
     return {
         "diff_id": diff_id,

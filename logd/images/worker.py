@@ -34,19 +34,20 @@ async def unpack_layer(
     limits: Limits,
     progress: Callable[[int], Any] | None = None,
     *,
-    copy: Path,
+    copy: Path | None,
     any_links: bool = False,
 ) -> dict[str, Any]:
     """Unpack a layer into the empty `folder`, above the directories `lower`, the nearest first: see LayerTree.
 
-    Returns what logd.images.unpack says of a layer; its blob is `source`, or the new file `copy` (`copied`).
+    Returns what logd.images.unpack says of a layer; its blob is `source`, or the new file `copy` (`copied`);
+    without `copy` there is none of what is no blob.
     `progress` is awaited with the bytes read so far; it works for a file only. Raises InvalidParameter for a bad
     archive, LogdError where the system failed.
     """
     options = {
         "limits": dataclasses.asdict(limits),
         "lower": [str(path) for path in lower],
-        "copy": str(copy),
+        "copy": str(copy or ""),
         "any_links": any_links,
     }
     if not isinstance(source, Path):
