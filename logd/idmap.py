@@ -51,11 +51,11 @@ def is_mapped(ranges: Iterable[IdRange], number: int) -> bool:
 
 
 def outside(ranges: Iterable[IdRange], number: int) -> int:
-    """Return the host's id of a container's; raises ValueError for one that has none."""
+    """Return the host's id of a container's; raises ValueError, in dockerd's words, for one that has none."""
     for one in ranges:
         if one.inside <= number < one.inside + one.size:
             return one.outside + number - one.inside
-    raise ValueError(f"the container has no id {number}")
+    raise ValueError(f"Container ID {number} cannot be mapped to a host ID")
 
 
 def inside(ranges: Iterable[IdRange], number: int) -> int:

@@ -176,9 +176,9 @@ def _security_options(call: Call) -> list[str]:
     options = []
     if config.seccomp_profile != "unconfined":
         options.append(f"name=seccomp,profile={config.seccomp_profile or 'builtin'}")
-    options.append("name=cgroupns")
     if call.engine.remaps:
         options.append("name=userns")
+    options.append("name=cgroupns")
     if config.no_new_privileges:
         options.append("name=no-new-privileges")
     if call.version < Version(1, 25):

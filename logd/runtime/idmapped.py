@@ -77,17 +77,24 @@ def attach(tree: int, target: Path | str | int) -> None:
 
 @contextlib.contextmanager
 def acting_as(uid: int, gid: int) -> Iterator[None]:
-    """Have what this thread makes belong to others; it keeps its capabilities, which a change of user takes away."""
-    before = act_as(uid, gid)
+    """Have what this thread makes belong to others; it keeps its capabilities, which a change of user takes away.
+
+    Nothing is changed for root, who it is. Raises OSError.
+    """
+    if (uid, gid) == (0, 0):
+        yield
+        return
     try:
+        act_as(uid, gid)
         yield
     finally:
-        act_as(*before)
+        act_as(0, 0)
 
 
-def act_as(uid: int, gid: int) -> tuple[int, int]:
-    """Do that until the next call, and return who it was. Raises OSError."""
-    before_gid, before_uid = _libc.setfsgid(gid), _libc.setfsuid(uid)
+def act_as(uid: int, gid: int) -> None:
+    """Do that for good. Raises OSError."""
+    _libc.setfsgid(gid)
+    _libc.setfsuid(uid)
     header = ctypes.create_string_buffer(struct.pack("Ii", CAPABILITY_VERSION, 0))
     data = ctypes.create_string_buffer(24)
     if _libc.capget(header, data) != 0:
@@ -96,7 +103,6 @@ def act_as(uid: int, gid: int) -> tuple[int, int]:
     words = permitted, permitted, inheritable, permitted_high, permitted_high, inheritable_high
     if _libc.capset(header, ctypes.create_string_buffer(struct.pack("6I", *words), 24)) != 0:
         raise _last_error("")
-    return before_uid, before_gid
 
 
 def _last_error(path: Path | str) -> OSError:

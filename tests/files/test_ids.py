@@ -37,7 +37,7 @@ def test_users_and_groups_of_an_acl_are_translated_and_nothing_else_of_it():
     assert IDS.attribute_outside(ACL, inside) == outside
     assert IDS.attribute_inside(ACL, outside) == inside
     assert IDS.attribute_inside(ACL, acl((2, 7, 1))) == acl((2, 7, OVERFLOW))
-    with pytest.raises(ValueError, match="no id 5000"):
+    with pytest.raises(ValueError, match="Container ID 5000 cannot"):
         IDS.attribute_outside(ACL, acl((2, 7, 5000)))
 
 

@@ -105,5 +105,5 @@ def test_an_id_goes_out_and_back_and_one_that_is_not_mapped_is_nobodys():
     assert [inside(ranges, number) for number in (0, 499, 590, 100010)] == [OVERFLOW] * 4
     assert is_mapped(ranges, 99)
     assert not is_mapped(ranges, 100)
-    with pytest.raises(ValueError, match="the container has no id 100"):
+    with pytest.raises(ValueError, match="Container ID 100 cannot be mapped"):
         outside(ranges, 100)
