@@ -1,7 +1,5 @@
 """The docker SDK for Python: networks, images, limits, streams and published ports of a real daemon."""
 
-import contextlib
-import gc
 import hashlib
 import io
 import json
@@ -13,37 +11,21 @@ import docker.errors
 import pytest
 from docker.types import Healthcheck, IPAMConfig, IPAMPool, Ulimit
 from pools import POOLS
+from python_sdk import LEAVES_SOCKETS
 
-# the SDK leaves sockets of streams to the garbage collector
-pytestmark = pytest.mark.filterwarnings("ignore:unclosed <socket:ResourceWarning")
-
-
-@pytest.fixture(autouse=True)
-def collect_its_sockets():
-    """Have them collected while the warning is off."""
-    yield
-    gc.collect()
-
-
-@pytest.fixture(scope="module")
-def client(shared_busybox):
-    with contextlib.closing(docker.DockerClient(base_url=shared_busybox.host, version="auto")) as client:
-        yield client
+pytestmark = LEAVES_SOCKETS
 
 
 @pytest.fixture
-def run(client):
+def run(client, containers):
     """Start a container in the background, which goes with the test."""
-    containers = []
 
     def start(command=("sleep", "600"), **options):
         container = client.containers.run("busybox", list(command), detach=True, **options)
         containers.append(container)
         return container
 
-    yield start
-    for container in containers:
-        container.remove(force=True, v=True)
+    return start
 
 
 def test_networks_have_addresses_aliases_and_links_and_are_pruned(client, run):
