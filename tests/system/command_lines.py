@@ -13,6 +13,8 @@ from typing import Any
 
 ROOT = Path(__file__).parents[2]
 WAIT_S = 60
+POLL_S = 0.05
+PRESS_S = 0.3
 PROMPT = "someone> "
 FORK = """
 import json, os, sys
@@ -34,7 +36,7 @@ def soon(condition: Callable[[], Any], what: Callable[[], object]) -> Any:
     deadline = time.monotonic() + WAIT_S
     while not (found := condition()):
         assert time.monotonic() < deadline, what()
-        time.sleep(0.02)
+        time.sleep(POLL_S)
     return found
 
 
@@ -141,7 +143,7 @@ class Terminal:
 
         def found() -> bool:
             nonlocal pressed
-            if time.monotonic() - pressed > 0.5:
+            if time.monotonic() - pressed > PRESS_S:
                 self.press(key)
                 pressed = time.monotonic()
             return re.search(pattern, self.screen(), re.MULTILINE) is not None

@@ -81,11 +81,9 @@ def morning(day: Day) -> None:
     do("tag", "busybox", "box:1.0")
     assert len(do.lines("image", "ls")) == 3
     assert do.lines("history", "-q", "box:1.0")
-    assert do("run", "--rm", "busybox", "echo", "hello from a container") == "hello from a container\n"
     assert do("run", "--rm", "-i", "busybox", "tr", "a-z", "A-Z", stdin=b"by a pipe") == "BY A PIPE"
     assert do.outcome("run", "--rm", "busybox", "sh", "-c", "echo out; echo err >&2; exit 3") == (3, "out\n", "err\n")
     assert do.outcome("run", "--rm", "busybox", "nothing")[0] == 127
-    assert do.outcome("run", "--rm", "busybox", "/etc")[0] == 126
     assert do.lines("ps", "-aq") == []
 
 
@@ -95,20 +93,20 @@ def settings_of_a_process(day: Day) -> None:
     options = [
         "-e", "GREETING=hello world", "--env-file", str(day.desk / "env"), "-u", "33:100", "--group-add", "77",
         "-w", "/var/tmp", "-h", "box", "--domainname", "example.org", "--add-host", "db:10.9.8.7",
-        "--dns", "192.0.2.53", "--dns-search", "example.org", "--dns-option", "ndots:2", "--init", "-l", "team=shop",
+        "--dns", "192.0.2.53", "--dns-search", "example.org", "--dns-option", "ndots:2", "-l", "team=shop",
         "--name", "settled", "--cidfile", str(day.desk / "cid"), "--stop-signal", "INT",
     ]  # fmt: skip
     script = (
         'echo "$GREETING $FROM_FILE"; id -u; id -G; pwd; hostname; cat /proc/sys/kernel/domainname; '
-        "grep db /etc/hosts | tr '\\t' ' '; grep -v '^#' /etc/resolv.conf; cat /proc/1/comm"
+        "grep db /etc/hosts | tr '\\t' ' '; grep -v '^#' /etc/resolv.conf"
     )
-    assert day.sh(options, script)[:-1] == [
+    assert day.sh(options, script) == [
         *("hello world file", "33", "100 77", "/var/tmp", "box", "example.org", "10.9.8.7 db"),
         *("nameserver 192.0.2.53", "search example.org", "options ndots:2"),
     ]
     assert re.fullmatch("[0-9a-f]{64}", (day.desk / "cid").read_text())
-    assert day.do("run", "--rm", "--entrypoint", "echo", "busybox", "at", "once") == "at once\n"
-    assert "docker-init" in day.sh(["--init"], "cat /proc/1/cmdline | tr '\\0' ' '")[0]
+    shown = day.do("run", "--rm", "--init", "--entrypoint", "cat", "busybox", "/proc/1/cmdline")
+    assert "docker-init\0--\0cat\0/proc/1/cmdline\0" in shown
 
 
 def limits(day: Day) -> None:
@@ -137,7 +135,6 @@ def rights(day: Day) -> None:
     strict = ["--cap-drop", "ALL", "--cap-add", "NET_ADMIN", "--security-opt", "no-new-privileges", "--read-only"]
     assert day.sh([*strict, "--tmpfs", "/tmp:size=1m"], script) == [f"{1 << 12:016x}", "1", "2"]
     assert day.sh(["--privileged"], script)[1:] == ["0", "0"]
-    assert day.sh(["--security-opt", "seccomp=unconfined"], script)[1:] == ["0", "0"]
     profile = day.desk / "seccomp.json"
     no_mkdir = {"names": ["mkdir", "mkdirat"], "action": "SCMP_ACT_ERRNO"}
     profile.write_text(json.dumps({"defaultAction": "SCMP_ACT_ALLOW", "syscalls": [no_mkdir]}))
@@ -155,26 +152,14 @@ def devices_and_namespaces(day: Day) -> None:
     kinds = ("ipc", "net", "pid", "uts")
     script = f"for kind in {' '.join(kinds)}; do readlink /proc/self/ns/$kind; done"
     own = [os.readlink(f"/proc/self/ns/{kind}") for kind in kinds]
-    assert not set(day.sh([], script)) & set(own)
     shared = ["--ipc", "host", "--network", "host", "--pid", "host", "--uts", "host", "--userns", "host"]
     assert day.sh(shared, script) == own
-    assert day.sh(["--network", "none"], "ls /sys/class/net") == ["lo"]
+    *private, link = day.sh(["--network", "none"], f"{script}; ls /sys/class/net")
+    assert not set(private) & set(own)
+    assert link == "lo"
     parent = f"logd-day-{os.getpid()}"
-    day.do(
-        "run",
-        "-d",
-        "--name",
-        "placed",
-        "--cgroup-parent",
-        f"/{parent}",
-        "--cgroupns",
-        "host",
-        "busybox",
-        "sleep",
-        "900",
-    )
-    assert f"/{parent}/" in day.do("exec", "placed", "cat", "/proc/1/cgroup")
-    day.do("rm", "-f", "placed")
+    placed = day.sh(["--cgroup-parent", f"/{parent}", "--cgroupns", "host"], "cat /proc/1/cgroup")
+    assert any(f":/{parent}/" in line for line in placed), placed
     for folder in (*Path("/sys/fs/cgroup").glob(parent), *Path("/sys/fs/cgroup").glob(f"*/{parent}")):
         soon(lambda place=folder: not any(one.is_dir() for one in place.iterdir()), lambda: "a cgroup stays")
         folder.rmdir()
@@ -241,7 +226,7 @@ def at_the_terminal(day: Day) -> None:
     terminal.leave("C-d")
     script = "trap 'echo caught; exit 9' INT; echo ready; while :; do sleep 0.1; done"
     day.at_terminal(f'run --rm busybox sh -c "{script}"', "^ready$")
-    terminal.interrupt()
+    terminal.leave("C-c")
     assert "caught" in terminal.screen()
     terminal.ask("echo code=$?", "^code=9$")
     day.at_terminal(f'run --name deaf --sig-proxy=false busybox sh -c "{script}"', "^ready$")
