@@ -6,7 +6,7 @@ id that names a record for ever, so that a receiver can leave out what it gets t
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from typing import Any, Final, NamedTuple
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,6 +49,16 @@ class Partial(NamedTuple):
     last: bool
 
 
+class ExecId(str):
+    """The value of the field EXEC_FIELD of lines that an exec has printed, which no processor can have made."""
+
+    __slots__ = ()
+
+
+EXEC_FIELD: Final = "exec"
+"""12 hexadecimal digits, with which the exec's id begins."""
+
+
 class Group(NamedTuple):
     """Lines of one stream that arrived at one time, without their newlines."""
 
@@ -65,7 +75,16 @@ class Group(NamedTuple):
     partial: Partial | None = None
     """Then there is exactly one line."""
     fields: list[dict[str, Any] | None] | None = None
-    """What a line processor has read out of each line, JSON values by name; for destinations with structure."""
+    """What a line processor has read out of each line, JSON values by name; for destinations with structure.
+
+    Lines of an exec have EXEC_FIELD too; all of a group are of the same, or the container's own.
+    """
+
+
+def exec_of(group: Group) -> str:
+    """Return which exec has printed the lines, nothing for the container's own."""
+    value = group.fields[0].get(EXEC_FIELD) if group.fields and group.fields[0] else None
+    return value if isinstance(value, ExecId) else ""
 
 
 class Dropped(NamedTuple):

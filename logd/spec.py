@@ -334,6 +334,7 @@ class ExecConfig(DockerStruct, frozen=True):
     env: list[str] = []
     working_dir: str = ""
     cmd: list[str] = []
+    log: bool = False  # logd's own: what it prints goes into the container's log too
 
 
 class EndpointIPAMConfig(DockerStruct, frozen=True):

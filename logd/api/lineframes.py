@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping
 from typing import Final
 from urllib.parse import quote_plus
 
-from logd.record import STDERR, STREAM_NAMES, Gap, Run
+from logd.record import STDERR, STREAM_NAMES, ExecRun, Gap, Run
 from logd.stdcopy import SYSTEM_ERROR, frame, frame_lines, header
 from logd.units import NS, format_time
 
@@ -28,16 +28,23 @@ class LineEncoder:
     """Encodes runs for one client.
 
     `multiplexed`: 8-byte headers, else bare bytes (a terminal's stream). `per_line`: a frame a line, for clients
-    that take a frame for a line; else a frame holds all neighbouring lines of one stream.
+    that take a frame for a line; else a frame holds all neighbouring lines of one stream. `details`, if there are to be
+    any, are the container's; a line of an exec has `exec` among them.
     """
 
     def __init__(
-        self, *, multiplexed: bool = True, per_line: bool = False, timestamps: bool = False, details: bytes = b""
+        self,
+        *,
+        multiplexed: bool = True,
+        per_line: bool = False,
+        timestamps: bool = False,
+        details: Mapping[str, str] | None = None,
     ) -> None:
         self._multiplexed = multiplexed
         self._per_line = per_line
         self._timestamps = timestamps
-        self._details = details
+        self._attributes = details
+        self._details = b"" if details is None else details_prefix(details)
         self._inside = dict.fromkeys(STREAM_NAMES, False)
         self._second: Final = _SecondCache()
 
@@ -85,7 +92,7 @@ class LineEncoder:
         if not self._timestamps and not self._details:
             pending.append(data)
             return
-        prefix = (self._second.format(run.time_ns) + b" " if self._timestamps else b"") + self._details
+        prefix = (self._second.format(run.time_ns) + b" " if self._timestamps else b"") + self._details_of(run)
         if not self._inside[run.stream]:
             pending.append(prefix)
         whole = data.endswith(b"\n")
@@ -94,6 +101,11 @@ class LineEncoder:
             pending += (data[:-1].replace(b"\n", b"\n" + prefix), b"\n")
         else:
             pending.append(data.replace(b"\n", b"\n" + prefix))
+
+    def _details_of(self, run: Run) -> bytes:
+        if self._attributes is not None and isinstance(run, ExecRun):
+            return details_prefix({**self._attributes, "exec": run.exec_id})
+        return self._details
 
 
 class _SecondCache:

@@ -11,7 +11,7 @@ from aiohttp import web
 
 from logd.api.call import Call, Route, Version
 from logd.api.details import details
-from logd.api.lineframes import LineEncoder, describe_gap, details_prefix
+from logd.api.lineframes import LineEncoder, describe_gap
 from logd.api.logstream import BUDGET, LogStream
 from logd.engine.logopts import logging_of
 from logd.errors import Conflict, Forbidden, InvalidParameter, Unsupported
@@ -42,7 +42,7 @@ async def logs(call: Call) -> web.StreamResponse:
         multiplexed=multiplexed,
         per_line=not call.request.headers.get("User-Agent", "").startswith(BYTE_COPIERS),
         timestamps=timestamps,
-        details=details_prefix(details(container)) if call.flag("details") else b"",
+        details=details(container) if call.flag("details") else None,
     )
     budget = PREFIXED_BUDGET if prefixed else BUDGET
     stream = LogStream(call.parts, container, selection, follow=call.flag("follow"), budget=budget, times=timestamps)

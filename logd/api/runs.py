@@ -2,15 +2,16 @@
 
 GET /logd/containers/{name}/logs answers frames of 24 bytes of header, big-endian, and a payload:
 
-    byte 0      kind: 1 stdout, 2 stderr, 3 gap, 4 error, 5 end, 6 start
+    byte 0      kind: 1 stdout, 2 stderr, 3 gap, 4 error, 5 end, 6 start, 7 exec
     bytes 1-3   zero
     bytes 4-7   length of the payload
     bytes 8-15  time, ns since 1970
     bytes 16-23 position: count of the stream's bytes since the container was created
 
 The payload of 1 and 2 is whole lines that share the time, of 3 JSON {"stream", "length", "reason"}, of 4 text, of 5
-and 6 the cursor `1:OUT:ERR` after and before the answer. Parameters are those of Docker's logs, and `after` (OUT,ERR
-or a cursor: resume there) and `grep` (RE2 syntax: only lines in which it is found).
+and 6 the cursor `1:OUT:ERR` after and before the answer; of 7 the beginning of the id of the exec that has printed what
+the next frame holds. Parameters are those of Docker's logs, and `after` (OUT,ERR or a cursor: resume there), `grep`
+(RE2 syntax: only lines in which it is found) and `execs` (only what execs have printed).
 """
 
 import re
@@ -28,7 +29,7 @@ from logd.api.call import Call, Route
 from logd.api.logs import parse_selection, readable
 from logd.api.logstream import LogStream
 from logd.errors import InvalidParameter
-from logd.record import STREAM_NAMES, Gap, Run
+from logd.record import STREAM_NAMES, ExecRun, Gap, Run
 
 CONTENT_TYPE: Final = "application/vnd.logd.runs"
 HEADER: Final = struct.Struct(">BxxxIQQ")
@@ -36,6 +37,7 @@ GAP: Final = 3
 ERROR: Final = 4
 END: Final = 5
 START: Final = 6
+EXEC: Final = 7
 AFTER: Final = re.compile(r"(?:1:([0-9]{1,19}):([0-9]{1,19})|([0-9]{1,19}),([0-9]{1,19}))")
 
 
@@ -48,7 +50,7 @@ async def runs(call: Call) -> web.StreamResponse:
     async with LogStream(call.parts, container, selection, follow=follow, restarts=restarts) as stream:
         response = await call.stream(CONTENT_TYPE)
         await response.write(_cursor_frame(START, stream.cursor))
-        encode = partial(_encode, pattern=pattern)
+        encode = partial(_encode, pattern=pattern, only_execs=call.flag("execs"))
         stream.push_to(partial(call.write_at_once, response, encode))
         while items := await stream.next():
             await response.write(encode(items))
@@ -92,7 +94,9 @@ def matching_runs(run: Run, pattern: Any) -> Iterator[Run]:
         yield run._replace(position=run.position + first, data=data[first:last])
 
 
-def _encode(items: Iterable[Run | Gap], pattern: Any | None) -> bytes:
+def _encode(items: Iterable[Run | Gap], pattern: Any | None, *, only_execs: bool) -> bytes:
+    if only_execs:
+        items = (item for item in items if isinstance(item, ExecRun | Gap))
     return b"".join(_frames(items, pattern))
 
 
@@ -106,6 +110,8 @@ def _frames(items: Iterable[Run | Gap], pattern: Any | None) -> Iterator[bytes]:
             yield payload
             continue
         for run in (item,) if pattern is None else matching_runs(item, pattern):
+            if isinstance(run, ExecRun):
+                yield HEADER.pack(EXEC, len(run.exec_id), run.time_ns, run.position) + run.exec_id.encode()
             yield HEADER.pack(run.stream, len(run.data), run.time_ns, run.position)
             yield run.data
 

@@ -28,6 +28,7 @@ from logd.errors import LogdError
         "logd exec -i db psql < dump.sql",
         "logd exec -u nobody -w /tmp -e DEBUG=1 web env",
         "logd exec -d web touch /tmp/flag",
+        "logd exec --log db sh /backup.sh",
     ),
 )
 @click.option("-i", "--interactive", is_flag=True, help="Give it this command's standard input.")
@@ -40,6 +41,7 @@ from logd.errors import LogdError
 @click.option("-u", "--user", metavar="USER[:GROUP]", help="Run as this user, by name or number.")
 @click.option("-w", "--workdir", metavar="PATH", help="Working directory in the container.")
 @click.option("--privileged", is_flag=True, help="Give it all capabilities.")
+@click.option("--log", is_flag=True, help="Put its output into the container's log too.")
 @click.option("--detach-keys", metavar="KEYS", help="Keys that leave it running (default: ctrl-p,ctrl-q).")
 @click.argument("container", type=CONTAINER)
 @click.argument("command", nargs=-1, required=True, type=click.UNPROCESSED)
@@ -47,7 +49,7 @@ from logd.errors import LogdError
 def exec_(client: Client, /, *, container: str, command: Sequence[str], **options: Any) -> int | None:
     """Run a command in a container that runs.
 
-    Its output appears here, not in the container's log, and its exit code becomes this command's.
+    Its output appears here, and in the container's log only with --log. Its exit code becomes this command's.
     """
     detached, terminal = options["detach"], options["tty"]
     if not detached:
@@ -70,7 +72,7 @@ def exec_(client: Client, /, *, container: str, command: Sequence[str], **option
 def exec_request(command: Sequence[str], options: dict[str, Any]) -> dict[str, Any]:
     """Return the body of POST /containers/{id}/exec (Docker Engine API 1.47, ContainerExec)."""
     attached = not options["detach"]
-    return {
+    return ({"Log": True} if options["log"] else {}) | {
         "Cmd": list(command),
         "Env": environment(options["env"], options["env_file"]),
         "User": options["user"] or "",

@@ -1,27 +1,28 @@
 """The wire of `/logd/containers/{id}/logs`: a 24-byte header before each payload, big-endian.
 
-    byte 0      kind: 1 stdout, 2 stderr, 3 gap, 4 error, 5 end, 6 start
+    byte 0      kind: 1 stdout, 2 stderr, 3 gap, 4 error, 5 end, 6 start, 7 exec
     bytes 1-3   zero
     bytes 4-7   length of the payload
     bytes 8-15  time, ns since 1970
     bytes 16-23 position: count of the stream's bytes since the container was created
 
 The payload of 1 and 2 is whole lines that share the time; of 3 JSON `{"stream", "length", "reason"}`; of 4 text;
-of 5 and 6 the cursor behind and before the answer. A kind that is not known is skipped, so that a newer daemon can
-add one.
+of 5 and 6 the cursor behind and before the answer; of 7 the beginning of the id of the exec that has printed what the
+next frame holds. A kind that is not known is skipped, so that a newer daemon can add one.
 """
 
 import struct
 from typing import Final, NamedTuple
 
 from logd.cli.client import Broken
-from logd.record import STREAM_NAMES, Gap, Run
+from logd.record import STREAM_NAMES, ExecRun, Gap, Run
 
 HEADER: Final = struct.Struct(">BxxxIQQ")
 GAP: Final = 3
 ERROR: Final = 4
 END: Final = 5
 START: Final = 6
+EXEC: Final = 7
 MAX_PAYLOAD_BYTES: Final = 64 << 20  # far above any line part; more than this is not our protocol
 
 
@@ -54,6 +55,8 @@ class FrameDecoder:
     def __init__(self) -> None:
         self._buffer = bytearray()
         self._needed = HEADER.size
+        self._exec_id = ""
+        """Whose the next frame is, if an exec's."""
 
     def feed(self, data: bytes) -> list[Event]:
         """Take the next bytes and return the events that they complete. Raises Broken for what is no frame."""
@@ -78,6 +81,11 @@ class FrameDecoder:
                 start += self._needed
                 if kind in STREAM_NAMES:
                     events.append(Run(time_ns, kind, position, payload))
+                    if self._exec_id:
+                        events[-1] = ExecRun.of(self._exec_id, events[-1])  # type: ignore[arg-type]  # a Run
+                        self._exec_id = ""
+                elif kind == EXEC:
+                    self._exec_id = payload.decode("ascii", "replace")
                 else:
                     events.extend(_rare(kind, time_ns, position, payload))
         del buffer[:start]

@@ -33,7 +33,7 @@ Which lines:
       --since TIME      Only what came at TIME or later
       --until TIME      Only what came before TIME
   -g, --grep RE         Only lines in which the pattern is found (RE2 syntax)
-      --stream NAME     Only stdout, or only stderr
+      --stream NAME     Only stdout, only stderr, or exec: only what logged execs have printed
       --after CURSOR    Go on exactly behind a line of --json (once for each container)
 
 Which containers:

@@ -37,6 +37,7 @@ class Options(NamedTuple):
     grep: str | None = None
     stdout: bool = True
     stderr: bool = True
+    only_execs: bool = False
     as_json: bool = False
     after: tuple[tuple[str, tuple[int, int]], ...] = ()
     raw: bool = False
@@ -66,6 +67,8 @@ class Options(NamedTuple):
             query["until"] = _seconds(self.until_ns)
         if self.grep is not None:
             query["grep"] = self.grep
+        if self.only_execs:
+            query["execs"] = True
         return query
 
 
@@ -99,8 +102,11 @@ def parse_options(arguments: Sequence[str]) -> Options:
     )
     stream = _last(values, "--stream")
     if stream is not None:
-        _one_of("--stream", stream, ("stdout", "stderr"))
-        options = options._replace(stdout=stream == "stdout", stderr=stream == "stderr")
+        _one_of("--stream", stream, ("stdout", "stderr", "exec"))
+        if stream == "exec":
+            options = options._replace(only_execs=True)
+        else:
+            options = options._replace(stdout=stream == "stdout", stderr=stream == "stderr")
     _check_choice(options)
     return options
 

@@ -11,7 +11,7 @@ from logd.cli import terminal
 from logd.cli.frames import Event, Failure
 from logd.cli.output import STDERR_FD, STDOUT_FD, Notices, Output
 from logd.cli.streams import LogStream, positions_after
-from logd.record import STDERR, STDOUT, STREAM_NAMES, Gap, Run
+from logd.record import STDERR, STDOUT, STREAM_NAMES, ExecRun, Gap, Run
 
 
 class Printer(Protocol):
@@ -183,6 +183,8 @@ class JsonPrinter:
             f'{{"time":"{stamp(run.time_ns)}","container":{encode(container.id)},'
             f'"name":{encode(container.name)},"stream":"{STREAM_NAMES[run.stream]}",'
         )
+        if isinstance(run, ExecRun):
+            head += f'"exec":{encode(run.exec_id)},'
         before, after = stream.cursor_around(run.stream, positions)
         objects: list[str] = []
         position = run.position

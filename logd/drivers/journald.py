@@ -28,7 +28,7 @@ from dataclasses import dataclass
 from hashlib import sha256
 from typing import Final
 
-from logd.batch import Batch, ContainerInfo, Group, Partial
+from logd.batch import Batch, ContainerInfo, Group, Partial, exec_of
 from logd.driver import CommonOptions, LogDriver, opt
 from logd.hookspecs import hookimpl
 from logd.record import STDERR, STDOUT
@@ -58,6 +58,7 @@ MESSAGE MESSAGE_ID PRIORITY CODE_FILE CODE_LINE CODE_FUNC ERRNO INVOCATION_ID US
 SYSLOG_FACILITY SYSLOG_IDENTIFIER SYSLOG_PID SYSLOG_TIMESTAMP SYSLOG_RAW UNIT USER_UNIT OBJECT_PID COREDUMP_UNIT
 CONTAINER_ID CONTAINER_ID_FULL CONTAINER_NAME CONTAINER_TAG IMAGE_NAME CONTAINER_PARTIAL_MESSAGE
 CONTAINER_PARTIAL_ID CONTAINER_PARTIAL_ORDINAL CONTAINER_PARTIAL_LAST CONTAINER_LOG_EPOCH CONTAINER_LOG_ORDINAL
+CONTAINER_EXEC
 """
 RESERVED: Final = frozenset(_RESERVED.split())
 """Fields with a meaning of their own, which no label takes on."""
@@ -144,6 +145,12 @@ def partial_fields(partial: Partial | None) -> bytes:
     )
 
 
+def exec_fields(group: Group) -> bytes:
+    """Return what tells of the exec that has printed the lines."""
+    exec_id = exec_of(group)
+    return fields({"CONTAINER_EXEC": exec_id}) if exec_id else b""
+
+
 def entries(groups: Iterable[Group], shared: bytes, ordinal: int) -> Iterator[bytes]:
     """Give the entries, the first of them with the ordinal."""
     for group in groups:
@@ -151,7 +158,7 @@ def entries(groups: Iterable[Group], shared: bytes, ordinal: int) -> Iterator[by
             shared,
             PRIORITIES[group.stream],
             format_time_short(group.time_ns).encode(),
-            partial_fields(group.partial),
+            partial_fields(group.partial) + exec_fields(group),
         )
         for line in group.lines:
             if b"\n" in line:

@@ -15,7 +15,7 @@ from typing import Final
 
 import orjson
 
-from logd.batch import Group
+from logd.batch import EXEC_FIELD, Group, exec_of
 from logd.record import STREAM_NAMES
 
 MANY: Final = 16
@@ -129,6 +129,8 @@ def _escape_separators(data: bytes) -> bytes:
 
 def _end(group: Group, attributes: bytes) -> bytes:
     """Return what follows the text of each of the group's lines."""
+    if exec_id := exec_of(group):
+        attributes = _with_exec(attributes, exec_id)
     seconds, fraction = divmod(group.time_ns, 1_000_000_000)
     whole = group.partial is None or group.partial.last
     if not fraction:
@@ -137,6 +139,12 @@ def _end(group: Group, attributes: bytes) -> bytes:
         _to_the_second(whole, group.stream, attributes, seconds),
         (b"%09d" % fraction).rstrip(b"0"),
     )
+
+
+def _with_exec(attributes: bytes, exec_id: str) -> bytes:
+    """Return the attributes with that of a line that an exec has printed, before the container's."""
+    pair = b'"%s":"%s"' % (EXEC_FIELD.encode(), exec_id.encode())
+    return b'"attrs":{%s},' % pair if not attributes else attributes.replace(b"{", b"{%s," % pair, 1)
 
 
 @lru_cache(maxsize=64)

@@ -58,7 +58,7 @@ class Exec:
         }
         if user := config.user or self.container.spec.user:
             process["user"] = user
-        return {
+        return ({"Log": True} if config.log else {}) | {
             "ID": self.id,
             "Running": self.running,
             "ExitCode": self.exit_code,

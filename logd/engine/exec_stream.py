@@ -18,6 +18,8 @@ LINGER_S: Final = 2.0
 """How long output is followed once the process has ended."""
 OWED_BYTES: Final = 64 << 10
 """What a pipe holds: so much may be left of the process's own output when it has ended."""
+OWED_LOGGED_BYTES: Final = 4 * OWED_BYTES
+"""The same if it comes by way of the exec's shim: two pipes, what that has read, and some room."""
 EXIT_WAIT_S: Final = 10.0
 """Output ends with the process, as a rule; a process that closes it and goes on is not waited for longer."""
 
@@ -25,10 +27,13 @@ EXIT_WAIT_S: Final = 10.0
 class ExecStream:
     """Our ends of the streams, by name; use it with `async with`, or `close` it."""
 
-    def __init__(self, session: ExecSession, ends: dict[str, int], *, is_wanted: bool) -> None:
+    def __init__(self, session: ExecSession, ends: dict[str, int], *, is_wanted: bool, is_logged: bool = False) -> None:
         self._session = session
+        self._has_own_stdin = "stdin" in ends
+        """Or else it is the terminal, which is closed with the output."""
         self._stdin = ends.pop("stdin", ends.get(TTY, -1))
         self._outputs = ends
+        self._owed = OWED_LOGGED_BYTES if is_logged else OWED_BYTES
         self._is_terminal = TTY in ends
         self._left: dict[str, int] = {}
         """What may still be read of each output after the exit, once the time for it is over."""
@@ -74,13 +79,13 @@ class ExecStream:
             except OSError:  # EIO: nobody has the terminal open
                 return b""
             if self._session.exited.done():
-                self._left[name] = self._left.get(name, OWED_BYTES) - len(data)
+                self._left[name] = self._left.get(name, self._owed) - len(data)
             return data
         return b""
 
     def _is_over(self, name: str) -> bool:
         """Whether all that is left of an output is somebody else's."""
-        return self._left.get(name, OWED_BYTES) <= 0 and self._remaining_s() <= 0
+        return self._left.get(name, self._owed) <= 0 and self._remaining_s() <= 0
 
     def _remaining_s(self) -> float:
         """Return how long output is followed still; call it when the process has ended."""
@@ -125,13 +130,13 @@ class ExecStream:
 
     def close_stdin(self) -> None:
         """Let the process see the end of its input; on a terminal there is none but what is typed."""
-        if self._stdin >= 0 and not self._is_terminal:
+        if self._stdin >= 0 and self._has_own_stdin:
             os.close(self._stdin)
         self._stdin = -1
 
     def _leave_output(self) -> None:
         if self._is_terminal:
-            self._stdin = -1
+            self.close_stdin()
         for descriptor in self._outputs.values():
             os.close(descriptor)
         self._outputs = {}

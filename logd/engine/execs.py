@@ -13,6 +13,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Final
 
+from msgspec.structs import replace
+
 from logd.container import Container
 from logd.engine.exec_record import Exec, lay_out, left_behind, read_exec
 from logd.engine.exec_stream import ExecStream
@@ -30,6 +32,8 @@ log = logging.getLogger(__name__)
 SWEEP_S: Final = 300.0
 """dockerd's: what has ended is forgotten at the second sweep after its end."""
 STREAMS: Final = ("stdin", "stdout", "stderr")
+LOG_LABEL: Final = "io.logd.exec-log"
+"""A container's label: what its execs print goes into its log although nobody asks for it, as no docker client can."""
 STARTED_WAIT_S: Final = 10.0
 """dockerd's: how long a resize waits for the start."""
 
@@ -46,6 +50,8 @@ class Execs:
     def create(self, ref: str, container: Container, config: ExecConfig, detach_keys: bytes = b"") -> Exec:
         """Note what is to be run in a container that was asked for as `ref`. Raises Conflict unless it runs."""
         _check_active(container, ref)
+        if container.spec.labels.get(LOG_LABEL) == "true":
+            config = replace(config, log=True)
         created = self._add(Exec(secrets.token_hex(32), container, config, detach_keys))
         self._tell(created, f"exec_create: {created.words}")
         return created
@@ -151,6 +157,7 @@ class Execs:
             streams,
             (rows, columns),
             owner=one.container.root_ids,
+            log=config.log,
         )
         try:
             await asyncio.to_thread(lay_out, one, size if any(size) else [])
@@ -164,7 +171,8 @@ class Execs:
         finally:
             one.ready.set()
         self._watch(one)
-        return ExecStream(one.session, ends, is_wanted=attached and (config.attach_stdout or config.attach_stderr))
+        is_wanted = attached and (config.attach_stdout or config.attach_stderr)
+        return ExecStream(one.session, ends, is_wanted=is_wanted, is_logged=config.log)
 
     async def _failed(self, one: Exec, error: Exception) -> None:
         one.running = False

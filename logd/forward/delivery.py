@@ -153,7 +153,7 @@ class Delivery:
         items: list[Item] = []
         size = 0
         while size < BATCH_BYTES and (found := self._reader.read()):
-            size += sum(len(one.data) for one in found if type(one) is Run)
+            size += sum(len(one.data) for one in found if isinstance(one, Run))
             self._intake.take(found, items)
         return await self._process(items) if items and self._processors else items
 

@@ -4,9 +4,9 @@ import hashlib
 from collections.abc import Iterable, Iterator, Mapping
 from itertools import groupby
 
-from logd.batch import Dropped, Group, Item, Partial
+from logd.batch import EXEC_FIELD, Dropped, ExecId, Group, Item, Partial
 from logd.processor import part, positions
-from logd.record import STDERR, STDOUT, Gap, Run
+from logd.record import STDERR, STDOUT, ExecRun, Gap, Run
 
 NEWLINE = b"\n"
 
@@ -32,7 +32,10 @@ class Intake:
         """Append to `out` what they hold."""
         for one in found:
             if isinstance(one, Run):
+                done = len(out)
                 self._run(one, out)
+                if isinstance(one, ExecRun):
+                    out[done:] = [_of_exec(one.exec_id, item) for item in out[done:]]
             elif one.stream and one.length:
                 out.append(Dropped(one.stream, one.position, one.position + one.length, one.reason))
 
@@ -74,6 +77,11 @@ class Intake:
     def _part(self, line: Group, begin: int, *, is_last: bool) -> Group:
         name = hashlib.sha256(f"{self._container_id}:{line.stream}:{begin}".encode()).hexdigest()
         return line._replace(partial=Partial(name, (line.position - begin) // self._limit + 1, is_last))
+
+
+def _of_exec(exec_id: str, item: Item) -> Item:
+    assert isinstance(item, Group)
+    return item._replace(fields=[{EXEC_FIELD: ExecId(exec_id)} for _ in item.lines])
 
 
 def line_begin(group: Group, limit: int) -> int:

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Final, NamedTuple
 
 from logd import units
-from logd.batch import ContainerInfo
+from logd.batch import ContainerInfo, exec_of
 from logd.driver import duration
 from logd.hookspecs import hookimpl
 from logd.pattern import LinePattern, parse_line_pattern
@@ -101,7 +101,7 @@ class Multiline(Processor):
             for stream, held in [*self._held.items()]:
                 if item.time_ns - held[-1].time_ns > self._flush_ns:
                     self._let_go(stream, out)
-            if item.partial:
+            if item.partial or exec_of(item):
                 self._let_go(item.stream, out)
                 out.append(item)
             else:

@@ -95,6 +95,8 @@ class Parse(Processor):
         if group.partial:  # a part of a document is none
             return group
         fields = [self._parse(line) for line in group.lines]
+        if group.fields:
+            fields = [{**(new or {}), **(old or {})} for new, old in zip(fields, group.fields, strict=True)]
         return group._replace(fields=fields) if any(one is not None for one in fields) else group
 
 

@@ -6,6 +6,7 @@ dies is held by the keeper and goes first when the next shim begins.
 
 import os
 import time
+from collections.abc import Callable
 from errno import EIO
 from typing import Final
 
@@ -64,6 +65,10 @@ class Capture:
         """The stream of the last batch."""
         self._alone = 0
         """How many batches in a row were of that stream."""
+        self.begins = self.ends
+        """Where the streams stood when this process took them over."""
+        self.cut_in: Callable[[Source], None] | None = None
+        """Called before what is staged is stored, while an exec's output waits for the end of a line."""
         for source in sources:
             self.sources[source.pipe] = source
             self._full = capacity(source.pipe) * FULL_PARTS[0] // FULL_PARTS[1]
@@ -108,6 +113,8 @@ class Capture:
 
     def _store(self, source: Source) -> bool:
         """Bring what is staged into the store; False if it has to stay (disk full, mode=blocking)."""
+        if self.cut_in is not None:
+            self.cut_in(source)
         while source.staged:
             part = min(source.staged, self.writer.room())
             left = self.writer.take(source.stream, source.stage_out, part)

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from logd.runtime import command, packets
 from logd.runtime.birth import tell
+from logd.runtime.exec_intake import parse
 from logd.runtime.packets import receive
 from logd.runtime.protocol import VERSION, Launch
 
@@ -85,10 +86,24 @@ class Control:
         if operation == "lease":
             self._shim.lease(message["positions"])
             self.say(daemon, b'{"re": %d}' % number)
+        elif operation == "exec-log":
+            self._hand_to_intake(daemon, message, descriptors)
         elif operation in {"start", "stdin"}:
             self._send_on_errand(daemon, operation, number)
         else:
             self._obey(daemon, operation, number, descriptors)
+
+    def _hand_to_intake(self, connection: SocketType, message: dict[str, Any], descriptors: list[int]) -> None:
+        """It is the shim of an exec and no daemon: a lease, for one, is not its."""
+        asked = parse(message, descriptors)
+        if asked is None:
+            self.say(
+                connection, b'{"re": %d, "error": "exec-log: streams and descriptors don\'t match"}' % message["seq"]
+            )
+            return
+        del self.connections[connection.fileno()]
+        self._shim.take_in(connection, *asked, descriptors)
+        self.say(connection, b'{"re": %d}' % message["seq"])
 
     def _send_on_errand(self, daemon: SocketType, operation: str, number: int) -> None:
         shim = self._shim

@@ -10,6 +10,7 @@ connection but the first and whenever something has changed:
     {"event": "state", "version": …, "pid": 0 or the process's, "exit": null or the fields of ExecExit}
 Daemon → shim, {"op": …, "seq": n}, answered with {"re": n} or {"re": n, "error": …, "exit_code": …}:
     start               once the process runs; the answer has the `names` of our ends of its streams, and the ends
+                        (of a terminal that is logged: `tty` for its output, `stdin` for its input)
     drain               the daemon reads no more of the output: throw away what is left and what comes
     resize rows columns
 
@@ -44,6 +45,8 @@ class ExecLaunch(NamedTuple):
     """Rows and columns of the terminal, if they are known: process.json has them too, but crun takes no notice."""
     owner: tuple[int, int] = (0, 0)
     """The host's ids of the container's root, to whom the streams belong."""
+    log: bool = False
+    """Whether what it prints goes into the container's log too, also what no client is at."""
 
 
 class ExecExit(NamedTuple):

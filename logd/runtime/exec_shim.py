@@ -3,7 +3,8 @@
 It is forked from the zygote and outlives the daemon. The runtime starts the process and goes (`exec --detach`); the
 process is then ours, since we are a subreaper, with its streams on pipes or a terminal of ours. The daemon gets the
 other ends and reads at its client's pace. When the daemon is gone, or wants no more, the output is read here and
-thrown away, so that the process neither waits for ever nor meets a closed pipe. In order:
+thrown away, so that the process neither waits for ever nor meets a closed pipe. The output of an exec that is logged is
+read here from the begin and handed on (exec_output.py). In order:
 
     make the pipes · runtime exec · answer `start` · wait for the end · record it at once · drain until nobody has the
     streams open any more · end
@@ -11,22 +12,19 @@ thrown away, so that the process neither waits for ever nor meets a closed pipe.
 What it writes to its folder is in exec_protocol.py. Nobody replaces an exec's shim that was killed.
 """
 
-import fcntl
 import json
 import os
-import select
 import signal
 import socket
-import struct
 import sys
-import termios
 import time
-from collections.abc import Callable
 from contextlib import suppress
 from typing import Any, Final
 
-from logd.runtime import command
+from logd.runtime import command, terminal
 from logd.runtime.children import wakeup_pipe
+from logd.runtime.exec_log import ExecLog
+from logd.runtime.exec_output import LoggedOutput
 from logd.runtime.exec_protocol import (
     PID_FILE,
     PROCESS_FILE,
@@ -37,6 +35,7 @@ from logd.runtime.exec_protocol import (
     ExecLaunch,
     write_exit,
 )
+from logd.runtime.handlers import Handlers
 from logd.runtime.kinship import become_shim
 from logd.runtime.null import open_null
 from logd.runtime.protocol import listen_in, receive, send
@@ -45,13 +44,16 @@ MARK: Final = b"exec "
 """How a request to the zygote begins that is for a shim of this kind."""
 START_WAIT_S: Final = 30.0
 """dockerd's: how long the runtime may take until the process runs. Beyond it, it is stuck."""
-CONSOLE_NAME: Final = "console.sock"
+TERMINAL_WAIT_S: Final = 5.0
+"""How long a terminal is waited for once the runtime has ended: it has been sent by then."""
 READ_BYTES: Final = 64 << 10
+OUTPUTS: Final = ("stdout", "stderr")
 
 
 def request(launch: ExecLaunch) -> bytes:
-    """Return what `main` reads; a zygote of an older logd does not know of an owner."""
-    fields = {name: value for name, value in launch._asdict().items() if name != "owner" or any(launch.owner)}
+    """Return what `main` reads; a zygote of an older logd does not know of an owner, nor of a log."""
+    known = {"owner": any(launch.owner), "log": launch.log}
+    fields = {name: value for name, value in launch._asdict().items() if known.get(name, True)}
     return MARK + json.dumps(fields).encode()
 
 
@@ -66,52 +68,63 @@ class ExecShim:
         """The pid of the runtime's command, 0 once it has ended."""
         self._runtime_until = time.monotonic() + START_WAIT_S
         self._statuses: dict[int, int] = {}
-        self._handlers: dict[int, Callable[[], None]] = {}
-        self._poll = select.epoll()
+        self._handlers = Handlers()
         self._reader: socket.socket | None = daemon
         self._daemons: dict[int, socket.socket] = {}
         self._outputs: list[int] = []
         self._handed: dict[str, int] = {}
         """Our ends of the streams, by name, until the daemon has its duplicates."""
+        self._terminal = -1
+        """The master of the process's terminal."""
+        self._logged: LoggedOutput | None = None
         self._question = 0
         """The number of the question `start`."""
         self._reply: tuple[dict[str, Any], tuple[int, ...]] | None = None
         self._answered = False
         self._draining = False
-        self._console: socket.socket | None = None
+        self._console: terminal.ConsoleSocket | None = None
         self._wakeup = self._watch_children()
         self._welcome(daemon)
         self._listener = listen_in(launch.folder, SOCKET_NAME)
-        self._watch(self._listener.fileno(), self._accept)
+        self._handlers.watch(self._listener.fileno(), self._accept)
 
     def run(self) -> None:
         """Start the process and serve until it has ended and nobody has its streams open."""
+        if self.launch.log:
+            try:
+                self._begin_log()
+            except OSError as error:
+                self._fail(f"log of the exec: {error}", command.RUNTIME_FAILED_EXIT)
+        if self._exit is None:
+            self._try_to_begin()
+        while not self._is_over():
+            self._handlers.serve(self._timeout())
+            if self._logged is not None:
+                self._logged.look_after()
+            if self._runtime and time.monotonic() >= self._runtime_until:
+                os.kill(self._runtime, signal.SIGKILL)
+
+    def _try_to_begin(self) -> None:
         try:
             self._begin()
         except OSError as error:
             self._fail(f"OCI runtime {self.launch.runtime[0]}: {error.strerror}", command.RUNTIME_FAILED_EXIT)
-        while not self._is_over():
-            for descriptor, _ in self._poll.poll(self._timeout()):
-                if handler := self._handlers.get(descriptor):
-                    handler()
-            if self._runtime and time.monotonic() >= self._runtime_until:
-                os.kill(self._runtime, signal.SIGKILL)
 
     def _is_over(self) -> bool:
         is_told = self._answered or self._reader is None
-        return self._exit is not None and is_told and not self._outputs
+        is_read = not self._outputs if self._logged is None else self._logged.is_over
+        return self._exit is not None and is_told and is_read
 
     def _timeout(self) -> float:
-        return max(0.0, self._runtime_until - time.monotonic()) if self._runtime else -1
+        due = [self._runtime_until] if self._runtime else []
+        if self._logged is not None and self._logged.due:
+            due.append(self._logged.due)
+        return max(0.0, min(due) - time.monotonic()) if due else -1
 
-    def _watch(self, descriptor: int, handler: Callable[[], None]) -> None:
-        self._handlers[descriptor] = handler
-        self._poll.register(descriptor, select.EPOLLIN)
-
-    def _close(self, descriptor: int) -> None:
-        if self._handlers.pop(descriptor, None):
-            self._poll.unregister(descriptor)
-        os.close(descriptor)
+    def close(self) -> None:
+        """It is over."""
+        if self._logged is not None:
+            self._logged.close()
 
     # -- the beginning -------------------------------------------------------------------------------------------
 
@@ -121,15 +134,21 @@ class ExecShim:
         null = open_null()
         stdio = {"stdin": null, "stdout": null, "stderr": null}
         for name in launch.streams:
-            if name != TTY:
+            if name == "stdin" or (name != TTY and self._logged is None):
                 reading, writing = os.pipe()
                 stdio[name], self._handed[name] = (reading, writing) if name == "stdin" else (writing, reading)
                 os.fchown(stdio[name], *launch.owner)
         self._outputs = [ours for name, ours in self._handed.items() if name != "stdin"]
+        if self._logged is not None and TTY not in launch.streams:
+            for name in OUTPUTS:
+                reading, stdio[name] = os.pipe()
+                os.fchown(stdio[name], *launch.owner)
+                self._log(self._logged, reading, name, name)
         arguments = ["exec", "--detach"]
         arguments += ["--process", f"{launch.folder}/{PROCESS_FILE}", "--pid-file", f"{launch.folder}/{PID_FILE}"]
         if TTY in launch.streams:
-            arguments += ["--console-socket", self._listen_for_console()]
+            self._console = terminal.ConsoleSocket(launch.folder)
+            arguments += ["--console-socket", self._console.path]
         theirs = stdio["stdin"], stdio["stdout"], stdio["stderr"]
         try:
             arguments.append(launch.container_id)
@@ -138,14 +157,22 @@ class ExecShim:
             for descriptor in {null, *theirs}:
                 os.close(descriptor)
 
-    def _listen_for_console(self) -> str:
-        """Return the path, short enough for sun_path, at which the runtime finds us to hand over the terminal."""
-        self._console = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-        folder = os.open(self.launch.folder, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
-        self._console.bind(f"/proc/self/fd/{folder}/{CONSOLE_NAME}")
-        self._console.listen(1)
-        self._console.setblocking(False)
-        return f"/proc/{os.getpid()}/fd/{folder}/{CONSOLE_NAME}"
+    def _begin_log(self) -> None:
+        """Agree with the container's shim on a way into the log. Raises OSError if it does not."""
+        launch = self.launch
+        log = ExecLog(launch.folder, OUTPUTS[:1] if TTY in launch.streams else OUTPUTS, self._handlers)
+        try:
+            log.begin()
+        except OSError:
+            log.close()
+            raise
+        self._logged = LoggedOutput(log, self._handlers)
+
+    def _log(self, logged: LoggedOutput, source: int, name: str, stream: str) -> None:
+        """Read an output for the log, and for the daemon, if it wants it by that name."""
+        reading = logged.pump(source, stream, for_client=name in self.launch.streams and not self._draining)
+        if reading >= 0:
+            self._handed[name] = reading
 
     def _runtime_ended(self, status: int) -> None:
         self._runtime = 0
@@ -167,15 +194,19 @@ class ExecShim:
         if self._draining:
             self._drain()
 
-    def _take_terminal(self, console: socket.socket) -> None:
+    def _take_terminal(self, console: terminal.ConsoleSocket) -> None:
         """Receive the terminal that the runtime, which has ended, sent before."""
-        connection, _ = console.accept()
-        _, descriptors, _, _ = socket.recv_fds(connection, 4096, 1)
-        connection.close()
-        console.close()
-        os.set_inheritable(descriptors[0], False)
-        self._handed[TTY] = descriptors[0]
-        self._outputs = [descriptors[0]]
+        try:
+            self._terminal = console.receive(TERMINAL_WAIT_S)
+        finally:
+            console.close()
+        if self._logged is None:
+            self._handed[TTY] = self._terminal
+            self._outputs = [self._terminal]
+        else:
+            if not self._draining:
+                self._handed["stdin"] = os.dup(self._terminal)
+            self._log(self._logged, self._terminal, TTY, OUTPUTS[0])
         if any(self.launch.size):
             self._resize(*self.launch.size)
 
@@ -184,6 +215,8 @@ class ExecShim:
         for descriptor in self._handed.values():
             os.close(descriptor)
         self._handed, self._outputs = {}, []
+        if self._logged is not None:
+            self._logged.end()
         self._end(ExecExit(code, time.time_ns(), message))
         self._answer({"error": message, "exit_code": code})
 
@@ -191,7 +224,7 @@ class ExecShim:
 
     def _watch_children(self) -> int:
         reading = wakeup_pipe()
-        self._watch(reading, self._reap)
+        self._handlers.watch(reading, self._reap)
         return reading
 
     def _reap(self) -> None:
@@ -230,10 +263,19 @@ class ExecShim:
             return  # once the streams are whole
         if (stdin := self._handed.pop("stdin", -1)) >= 0:
             os.close(stdin)
+        if self._logged is not None:
+            self._logged.leave_clients()
+            self._let_go()
         for output in self._outputs:
-            if output not in self._handlers:
+            if not self._handlers.is_watched(output):
                 os.set_blocking(output, False)
-                self._watch(output, lambda output=output: self._throw_away(output))  # type: ignore[misc]
+                self._handlers.watch(output, lambda output=output: self._throw_away(output))  # type: ignore[misc]
+
+    def _let_go(self) -> None:
+        """Close what the daemon has duplicates of, or will not want any more."""
+        for descriptor in self._handed.values():
+            os.close(descriptor)
+        self._handed = {}
 
     def _throw_away(self, output: int) -> None:
         try:
@@ -245,7 +287,7 @@ class ExecShim:
             pass
         self._outputs.remove(output)
         self._handed = {name: ours for name, ours in self._handed.items() if ours != output}
-        self._close(output)
+        self._handlers.close(output)
 
     # -- daemons -------------------------------------------------------------------------------------------------
 
@@ -257,15 +299,13 @@ class ExecShim:
     def _welcome(self, daemon: socket.socket) -> None:
         daemon.setblocking(False)
         self._daemons[daemon.fileno()] = daemon
-        self._watch(daemon.fileno(), lambda: self._hear(daemon))
+        self._handlers.watch(daemon.fileno(), lambda: self._hear(daemon))
 
     def _leave(self, daemon: socket.socket) -> None:
         """A daemon is gone; if it was the one that reads, so is the client."""
         if self._daemons.pop(daemon.fileno(), None) is None:
             return
-        self._handlers.pop(daemon.fileno())
-        self._poll.unregister(daemon.fileno())
-        daemon.close()
+        self._handlers.close(daemon.fileno(), daemon)
         if daemon is self._reader:
             self._reader = None
             self._drain()
@@ -292,7 +332,9 @@ class ExecShim:
             return
         self._answered = True
         self._say(self._reader, {"re": self._question, **answer}, descriptors)
-        if (stdin := self._handed.pop("stdin", -1)) >= 0:
+        if self._logged is not None:
+            self._let_go()
+        elif (stdin := self._handed.pop("stdin", -1)) >= 0:
             os.close(stdin)
 
     def _hear(self, daemon: socket.socket) -> None:
@@ -318,10 +360,10 @@ class ExecShim:
             self._say(daemon, {"re": number, "error": "unknown operation"})
 
     def _resize(self, rows: int, columns: int) -> dict[str, Any]:
-        if TTY not in self._handed:
+        if self._terminal < 0:
             return {"error": "the process has no terminal"}
         with suppress(OSError):  # it has ended
-            fcntl.ioctl(self._handed[TTY], termios.TIOCSWINSZ, struct.pack("HHHH", rows, columns, 0, 0))
+            terminal.set_size(self._terminal, rows, columns)
         return {}
 
 
@@ -339,4 +381,6 @@ def main(raw: bytes, descriptors: list[int], inherited: int, name: bytes) -> Non
     become_shim(name)
     fields = json.loads(raw[len(MARK) :])
     launch = ExecLaunch(**{**fields, "runtime": tuple(fields["runtime"]), "streams": tuple(fields["streams"])})
-    ExecShim(launch, socket.socket(fileno=descriptors[0])).run()
+    shim = ExecShim(launch, socket.socket(fileno=descriptors[0]))
+    shim.run()
+    shim.close()

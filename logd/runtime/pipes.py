@@ -5,6 +5,7 @@ process of ours is gone it gets no EPIPE, it waits. Our side holds read ends onl
 container lets go of it.
 """
 
+import ctypes
 import fcntl
 import os
 import stat
@@ -16,6 +17,7 @@ from logd.runtime import terminal
 
 PIPE_BYTES: Final = 1 << 20
 SMALLEST_PIPE_BYTES: Final = 64 << 10
+_tee: Final = ctypes.CDLL(None, use_errno=True).tee
 MEMORY_SHARE: Final = 32
 """A pipe takes at most this part of the container's memory limit: its pages are charged to it."""
 
@@ -78,6 +80,20 @@ def unread(pipe: int) -> int:
     """Return how many bytes lie in a pipe (FIONREAD)."""
     raw = fcntl.ioctl(pipe, termios.FIONREAD, bytes(4))
     return int.from_bytes(raw, "little")
+
+
+def peek(pipe: int, count: int) -> bytes:
+    """Return up to `count` of the bytes that lie in a pipe, which stay there."""
+    reading, writing = os.pipe()
+    try:
+        widen(writing, count)
+        copied = _tee(pipe, writing, count, 0)
+        if copied < 0:
+            raise OSError(ctypes.get_errno(), "tee")
+        return os.read(reading, copied) if copied else b""
+    finally:
+        os.close(reading)
+        os.close(writing)
 
 
 def inode(pipe: int) -> int:

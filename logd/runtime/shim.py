@@ -30,6 +30,7 @@ from logd.logstore.writer import StoreWriter
 from logd.runtime import birth, errand, oom, pidfd, terminal
 from logd.runtime.capture import Capture, Source
 from logd.runtime.control import SCAN, Control
+from logd.runtime.exec_intake import ExecIntake
 from logd.runtime.kinship import become_shim
 from logd.runtime.packets import receive
 from logd.runtime.pipes import STREAM_OF, unread
@@ -90,6 +91,8 @@ class Shim:
         self.drained: tuple[int, int] | None = None
         self.writer = StoreWriter(f"{container_dir}/log", store, held["lock"], place, held.get("index", -1))
         self.capture = Capture(self.writer, _sources(held, replaced=replaced))
+        self.execs: ExecIntake | None = None
+        """Execs whose output goes into the log, once there has been one."""
         self._poll = epoll()
         self._over = False
         self._waiting = False
@@ -136,6 +139,8 @@ class Shim:
             self.control.accept()
         elif self.keeper is not None and descriptor == self.keeper.fileno():
             self._hear_keeper(self.keeper)
+        elif self.execs is not None:
+            self.execs.serve(descriptor)
 
     def _timeout(self) -> float:
         """Return for how long (seconds) nothing has to be done by itself, -1 for ever."""
@@ -146,6 +151,8 @@ class Shim:
             due.append(time.monotonic() + RETRY_S)
         if self.writer.claimed:
             due.append(self._claims_at)
+        if self.execs and (at := self.execs.due):
+            due.append(at)
         return max(0.0, min(due) - time.monotonic()) if due else -1
 
     def _look_after(self) -> None:
@@ -166,10 +173,15 @@ class Shim:
             writer.enforce()
         if self._reaped_until and now >= self._reaped_until:
             self._record_end(ExitStatus(255, None, self._oom_killed(), time.time_ns(), False, self.launch.run))
-        if self.exit and not self.drained and (not self.capture.sources or now >= self._drain_until):
+        if self.execs:
+            self.execs.look_after(now)
+        if self.exit and not self.drained and (not self._has_sources() or now >= self._drain_until):
             self._announce_drained()
-        if self.drained and not self.capture.sources and not self._errands:
+        if self.drained and not self._has_sources() and not self._errands:
             self._over = True
+
+    def _has_sources(self) -> bool:
+        return bool(self.capture.sources or self.execs)
 
     def _sync_by(self, now: float) -> None:
         if not self._sync_at:
@@ -278,6 +290,13 @@ class Shim:
         """Keep what lies beyond these positions for a lossless reader, until None."""
         self._attentive = True
         self.writer.protected = (positions[0], positions[1]) if positions else None
+
+    def take_in(self, connection: SocketType, exec_id: str, names: list[str], pipes: list[int]) -> None:
+        """Have what an exec prints in the log too; see exec_intake.py."""
+        self._attentive = True
+        if self.execs is None:
+            self.execs = ExecIntake(self)
+        self.execs.begin(connection, exec_id, names, pipes)
 
     def close_stdin(self) -> None:
         """Let the container see the end of its stdin."""

@@ -2,7 +2,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from logd.api.lineframes import LineEncoder, details_prefix
-from logd.record import STDERR, STDOUT, Gap, Run
+from logd.record import STDERR, STDOUT, ExecRun, Gap, Run
 from logd.stdcopy import SYSTEM_ERROR, Decoder
 
 TIME = 1714979289_000000007
@@ -49,8 +49,10 @@ def test_a_line_that_comes_in_parts_gets_one_prefix():
 def test_details_stand_between_the_time_and_the_line_sorted_and_escaped():
     prefix = details_prefix({"z": "1 2", "a": "x,y=ü"})
     assert prefix == b"a=x%2Cy%3D%C3%BC,z=1+2 "
-    encoder = LineEncoder(timestamps=True, multiplexed=False, details=prefix)
+    encoder = LineEncoder(timestamps=True, multiplexed=False, details={"z": "1 2", "a": "x,y=ü"})
     assert encoder.encode([Run(TIME, STDOUT, 0, b"line\n")]) == STAMP + prefix + b"line\n"
+    of_exec = ExecRun.of("0123456789ab", Run(TIME, STDOUT, 5, b"more\n"))
+    assert encoder.encode([of_exec]) == STAMP + b"a=x%2Cy%3D%C3%BC,exec=0123456789ab,z=1+2 more\n"
 
 
 def test_a_recorded_gap_is_a_line_on_stderr_and_never_among_the_bytes_of_stdout():

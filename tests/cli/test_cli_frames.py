@@ -5,7 +5,7 @@ from cli_peer import BASE, END, SECOND, err, failure, gap, out, run, start
 
 from logd.cli.client import Broken
 from logd.cli.frames import End, Failure, FrameDecoder, Start, parse_cursor
-from logd.record import Gap, Run
+from logd.record import ExecRun, Gap, Run
 
 
 @pytest.mark.parametrize("size", [1, 5, 23, 24, 25, 10_000])
@@ -25,6 +25,15 @@ def test_frames_come_out_whole_however_the_bytes_are_cut(size: int) -> None:
         Failure(BASE, "too slow"),
         End(BASE),
     ]
+
+
+def test_lines_of_an_exec_are_known_and_those_after_them_are_not():
+    wire = run(7, 0, 3, b"0123456789ab") + out(0, 3, b"a\n") + out(0, 5, b"b\n")
+    first, second = FrameDecoder().feed(wire)
+    assert (first, second) == (Run(BASE, 1, 3, b"a\n"), Run(BASE, 1, 5, b"b\n"))
+    assert isinstance(first, ExecRun)
+    assert first.exec_id == "0123456789ab"
+    assert not isinstance(second, ExecRun)
 
 
 def test_a_length_that_no_daemon_sends_is_refused() -> None:

@@ -67,7 +67,7 @@ def test_zero_and_all_and_negative_counts_are_dockers_no_limit() -> None:
         (["-n", "few", "x"], "--tail: invalid value 'few' (write a number of lines, or all)"),
         (["--since", "later", "x"], "--since: invalid time 'later'"),
         (["--since", "25:00", "x"], "--since: invalid time"),
-        (["--stream", "stdin", "x"], "--stream: invalid value 'stdin' (accepted: stdout, stderr)"),
+        (["--stream", "stdin", "x"], "--stream: invalid value 'stdin' (accepted: stdout, stderr, exec)"),
         (["--color", "red", "x"], "(accepted: auto, always, never)"),
         (["--after", "12", "x"], "--after: invalid cursor '12'"),
         (["--all", "x"], "leave 'x' or --all out"),

@@ -20,7 +20,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from journald_peer import Journald, journald, message, until
 
-from logd.batch import Batch, ContainerInfo, Group, Partial
+from logd.batch import Batch, ContainerInfo, ExecId, Group, Partial
 from logd.driver import parse_options
 from logd.drivers.journald import (
     RESERVED,
@@ -151,6 +151,13 @@ async def test_parts_of_a_line_say_which_part_they_are(shared: Journald) -> None
         ("f" * 64, "3", "true", None),
         (None, None, None, None),
     ]
+
+
+async def test_a_line_of_an_exec_says_which_and_no_label_does(shared: Journald) -> None:
+    info = container("execs", labels={"container.exec": "forged"})
+    of_exec = Group(T, STDOUT, 0, 2, [b"x"], fields=[{"exec": ExecId("0123456789ab")}])
+    found = await sent(shared, Batch(info, [of_exec, Group(T, STDOUT, 2, 4, [b"y"])]), labels="container.exec")
+    assert [entry.get("CONTAINER_EXEC") for entry in found] == ["0123456789ab", None]
 
 
 async def test_labels_become_fields_but_never_those_that_mean_something(shared: Journald) -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 from hypothesis import given
 from hypothesis import strategies as st
 
-from logd.batch import Group, Partial
+from logd.batch import ExecId, Group, Partial
 from logd.drivers.jsonlog import MANY, encode, encode_attributes
 from logd.record import STDERR, STDOUT, STREAM_NAMES
 from logd.units import format_time_short, parse_rfc3339
@@ -136,6 +136,16 @@ def test_a_record_is_one_line_of_json_whatever_was_printed(several: list[Group])
 def test_all_parts_of_a_long_line_but_the_last_come_without_a_newline() -> None:
     parts = [Group(T, STDOUT, 0, 0, [b"x"], Partial("0" * 64, ordinal, ordinal == 3)) for ordinal in (1, 2, 3)]
     assert [json.loads(one)["log"] for one in encode(parts).splitlines()] == ["x", "x", "x\n"]
+
+
+def test_a_line_of_an_exec_has_its_id_among_its_attributes() -> None:
+    of_exec = Group(T, STDOUT, 0, 2, [b"a"], fields=[{"exec": ExecId("0123456789ab")}])
+    for attributes in ({}, {"tag": "web"}):
+        first, second = map(
+            json.loads, encode([of_exec, of_exec._replace(fields=None)], encode_attributes(attributes)).splitlines()
+        )
+        assert first["attrs"] == {"exec": "0123456789ab", **attributes}
+        assert second.get("attrs", {}) == attributes
 
 
 def test_a_time_has_no_zeros_at_its_end() -> None:

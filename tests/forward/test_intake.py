@@ -4,11 +4,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from logd.batch import Dropped, Group
+from logd.batch import EXEC_FIELD, Dropped, Group, exec_of
 from logd.forward.delivery import split
 from logd.forward.intake import Intake, cut, line_begin, take_records
 from logd.logstore.lines import LineAssembler
-from logd.record import STDERR, STDOUT, Gap, Run
+from logd.record import STDERR, STDOUT, ExecRun, Gap, Run
 
 ID = "c" * 64
 LIMIT = 8
@@ -33,6 +33,15 @@ def test_a_line_beyond_the_limit_comes_in_numbered_parts_that_share_an_id() -> N
     assert len({part.id for part in parts}) == 1
     assert b"".join(one.lines[0] for one in (first, second, third)) == b"a" * 20
     assert (short.lines, short.partial) == ([b"short"], None)
+
+
+def test_lines_of_an_exec_say_so_in_their_fields_and_no_other_text_does() -> None:
+    out: list = []
+    runs = [Run(0, STDOUT, 0, b"own\n"), ExecRun.of("0123456789ab", Run(1, STDOUT, 4, b"a\nb\n"))]
+    Intake(ID, LIMIT, (0, 0), (-1, -1)).take(runs, out)
+    assert [(one.lines, exec_of(one)) for one in out] == [([b"own"], ""), ([b"a", b"b"], "0123456789ab")]
+    assert out[1].fields == [{EXEC_FIELD: "0123456789ab"}] * 2
+    assert exec_of(out[0]._replace(fields=[{EXEC_FIELD: "0123456789ab"}])) == ""  # as `parse` may read it out of a line
 
 
 def test_a_last_line_without_a_newline_is_a_part_that_no_other_follows_as_with_docker() -> None:

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 from processing import MS, group, groups, lines, make, run
 
-from logd.batch import Dropped, Group, Partial
+from logd.batch import Dropped, ExecId, Group, Partial
 from logd.processors.multiline import MultilineFactory
 from logd.processors.stacktraces import NAMES, RULES, Machine
 
@@ -132,6 +132,12 @@ def test_parts_of_an_over_long_line_are_not_joined_and_end_what_is_held():
     out = run(joiner(multiline_start="^S"), [items])
     assert lines(out) == [b"S 1", b"S 22", b"33", b"a", b"S 4\nb"]
     assert out[1:3] == [one, two]
+
+
+def test_lines_of_an_exec_are_not_joined_with_the_containers():
+    of_exec = group([b"b", b"c"], 6)._replace(fields=[{"exec": ExecId("0123456789ab")}] * 2)
+    items = [group([b"start"]), of_exec, group([b"d"], 10)]
+    assert lines(run(joiner(multiline_start="start"), [items])) == [b"start", b"b", b"c", b"d"]
 
 
 def test_nothing_is_joined_over_a_gap():

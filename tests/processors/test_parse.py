@@ -73,6 +73,12 @@ def test_lines_stay_as_they_are_and_those_that_say_nothing_have_no_fields():
     assert second is items[1]
 
 
+def test_what_a_line_of_an_exec_says_of_itself_stays():
+    item = group([b'{"exec": "mine", "a": 1}', b"plain"])._replace(fields=[{"exec": "0123456789ab"}] * 2)
+    (done,) = run(make(ParseFactory(), parse="json"), [[item]])
+    assert done.fields == [{"exec": "0123456789ab", "a": 1}, {"exec": "0123456789ab"}]
+
+
 def test_a_part_of_an_over_long_line_is_not_read():
     item = Group(0, 1, 0, 7, [b'{"a":1}'], Partial("a" * 64, 1, False))
     assert run(make(ParseFactory(), parse="json"), [[item]]) == [item]

@@ -46,7 +46,10 @@ class Box:
         order = self.order(*argv, **more)
         session = await launch_exec(self.supervisor, order)
         self.sessions.append(session)
-        return session, await session.streams(), order.folder
+        streams = await session.streams()
+        if TTY in streams:
+            os.set_blocking(streams[TTY], True)  # for the tests, which read it in threads
+        return session, streams, order.folder
 
     def shims(self):
         return processes_named("logd-exec", self.exec_root)
