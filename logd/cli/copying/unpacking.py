@@ -33,7 +33,9 @@ def unpack(source: Any, place: Place, *, has_name: bool) -> None:
     Raises LogdError for an archive that is at fault, and, at the end, for what was left out.
     """
     try:
-        with tarfile.open(fileobj=source, mode="r|", encoding="utf-8", errors="surrogateescape") as archive:
+        with tarfile.open(
+            fileobj=source, mode="r|", encoding="utf-8", errors="surrogateescape", bufsize=BLOCK_BYTES
+        ) as archive:
             unpacking = Unpacking(place, has_name=has_name)
             try:
                 for member in archive:
