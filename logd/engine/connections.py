@@ -66,7 +66,7 @@ class Connections:
     async def build(self, container: Container, endpoints: Iterable[Endpoint] | None = None) -> None:
         """Make the namespace and the interfaces of a container that has its addresses. Raises LogdError, OSError."""
         interfaces = [self._interface(one) for one in (container.endpoints if endpoints is None else endpoints)]
-        if interfaces:
+        if interfaces or (endpoints is None and has_sandbox(container)):
             sandbox = self._networks.sandbox(container.id)
             await asyncio.to_thread(_build, sandbox, interfaces, self._gateways(container))
 
@@ -305,7 +305,7 @@ class Connections:
         mode = container.host.network_mode
         if mode.startswith("container:"):
             return self._shared(self._registry.get(mode.partition(":")[2]))
-        if not container.endpoints:
+        if not has_sandbox(container):
             return NetworkSetup()
         named = any(one.dns_names for one in container.endpoints)
         ranked = self._networks.ranked(container)
@@ -367,6 +367,12 @@ class Connections:
 def _forward(network: Network) -> None:
     if links.set_forwarding(ipv6=network.enable_ipv6):
         log.info("the host forwards packets from now on: network %s has a way out", network.name)
+
+
+def has_sandbox(container: Container) -> bool:
+    """Tell whether a container has a network namespace that is made here: without networks, too, as it may get some."""
+    mode = container.host.network_mode
+    return mode not in {"host", "none"} and not mode.startswith("container:")
 
 
 def _check_connectable(network: Network, container: Container) -> None:

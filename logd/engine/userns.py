@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Final
 
 from logd.container import Container
+from logd.engine.connections import has_sandbox
 from logd.engine.joining import joined_namespaces, others
 from logd.engine.world import World
 from logd.errors import InvalidParameter, LogdError
@@ -62,7 +63,7 @@ def enter_user_namespace(world: World, container: Container) -> None:
     world.connections.setup(container)
     path = container.user_namespace
     userns.remove(path)
-    sandbox = world.networks.sandbox(container.id) if container.endpoints else None
+    sandbox = world.networks.sandbox(container.id) if has_sandbox(container) else None
     if shared := list(_bound(others(world.registry, container.host))):
         if not all(userns.is_same(shared[0], one) for one in shared[1:]):
             raise LogdError("the containers whose namespaces are to be shared do not share a user namespace")

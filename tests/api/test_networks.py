@@ -211,6 +211,8 @@ def test_a_running_container_is_connected_and_disconnected(world):
     assert "is not connected to network later" in refused(absent)
     world.docker("restart", "-t", "0", "lively")
     assert json.loads(world.docker("inspect", "lively").stdout)[0]["NetworkSettings"]["Networks"] == {}
+    world.docker("network", "connect", "later", "lively")
+    assert f"{world.subnet(3)}.2/24" in world.docker("exec", "lively", "ip", "address", "show", "eth0").stdout
 
 
 def test_a_container_may_be_in_several_networks_from_the_start(world):
