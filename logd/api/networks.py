@@ -3,17 +3,19 @@
 Source: Docker Engine API 1.47, Network.
 """
 
+from collections.abc import Iterable
 from typing import Any, Final
 
 from aiohttp import web
 
-from logd.api.call import Call, Route, answer, done
+from logd.api.call import NEWEST, Call, Route, answer, done
 from logd.api.filters import Filters, parse_filters
+from logd.container import Container
 from logd.engine.network_settings import read_endpoint
 from logd.engine.network_shapes import network_shape
 from logd.errors import InvalidParameter
 from logd.network.requests import read_request
-from logd.network.state import Network
+from logd.network.state import Endpoint, Network
 
 LIST_FILTERS: Final = frozenset(("dangling", "driver", "id", "label", "name", "scope", "type"))
 TYPES: Final = ("builtin", "custom")
@@ -32,6 +34,12 @@ def _fits(call: Call, network: Network, filters: Filters) -> bool:
     )
 
 
+def _shape(call: Call, network: Network, members: Iterable[tuple[Container, Endpoint]] = ()) -> dict[str, Any]:
+    """Return Docker's Network. EnableIPv4 came with API 1.48, whose clients speak the newest version that is ours."""
+    shown = network_shape(network, members)
+    return shown | {"EnableIPv4": True} if call.version >= NEWEST else shown
+
+
 async def list_networks(call: Call) -> web.Response:
     """GET /networks."""
     filters = parse_filters(call.text("filters")).only(LIST_FILTERS)
@@ -39,7 +47,7 @@ async def list_networks(call: Call) -> web.Response:
         if wanted not in TYPES:
             raise InvalidParameter(f"invalid filter: 'type'='{wanted}'")
     shown = [network for network in call.engine.networks.all() if _fits(call, network, filters)]
-    return answer([network_shape(network, []) for network in shown])
+    return answer([_shape(call, network) for network in shown])
 
 
 async def inspect_network(call: Call) -> web.Response:
@@ -48,7 +56,7 @@ async def inspect_network(call: Call) -> web.Response:
     if call.text("scope") not in {"", "local"}:
         raise InvalidParameter(f"network scope {call.text('scope')!r} (accepted: local)")
     network = networks.get(call.name)
-    return answer(network_shape(network, networks.members_of(network)))
+    return answer(_shape(call, network, networks.members_of(network)))
 
 
 async def create_network(call: Call) -> web.Response:

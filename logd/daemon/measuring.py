@@ -3,6 +3,7 @@
 import os
 import platform
 from contextlib import AsyncExitStack
+from functools import partial
 from importlib.metadata import version
 
 from logd.api import host
@@ -11,7 +12,7 @@ from logd.config import DaemonConfig
 from logd.engine.engine import Engine
 from logd.events import EventBus
 from logd.metrics.containers import ContainerCollector
-from logd.metrics.daemon import DaemonMetrics, Identity
+from logd.metrics.daemon import NETWORK, DaemonMetrics, Identity
 from logd.metrics.groups import Machine
 from logd.metrics.pipeline import PipelineCollector
 from logd.metrics.scrape import Scraper
@@ -40,6 +41,7 @@ def make_scraper(engine: Engine, events: EventBus, config: DaemonConfig, stack: 
     )
     subjects = Subjects(config, engine.cgroup_path)
     daemon = DaemonMetrics(engine, events, engine.health_counts, identity)
+    engine.networks.took = partial(daemon.took, NETWORK)
     pipeline = PipelineCollector(engine, subjects, daemon.logger)
     stack.push_async_callback(pipeline.close)
     containers = ContainerCollector(engine, subjects, config, machine, pipeline.layer_bytes)

@@ -56,19 +56,26 @@ class Connections:
         await self.leave(container)  # what a cleaning that failed has left
         async with networks.lock:
             networks.occupants[container.id] = container
-            for name, settings in container.networks.items():
-                network = networks.get(name)
-                if network.is_default and not networks.endpoints_in(network):
-                    network = await networks.settle_default()
-                container.endpoints.append(self._admit(network, container, settings))
-                await self._raise_bridge(networks.get(network.id))
+            if container.networks:
+                with networks.timed("allocate"):
+                    await self._allocate(container)
+
+    async def _allocate(self, container: Container) -> None:
+        networks = self._networks
+        for name, settings in container.networks.items():
+            network = networks.get(name)
+            if network.is_default and not networks.endpoints_in(network):
+                network = await networks.settle_default()
+            container.endpoints.append(self._admit(network, container, settings))
+            await self._raise_bridge(networks.get(network.id))
 
     async def build(self, container: Container, endpoints: Iterable[Endpoint] | None = None) -> None:
         """Make the namespace and the interfaces of a container that has its addresses. Raises LogdError, OSError."""
         interfaces = [self._interface(one) for one in (container.endpoints if endpoints is None else endpoints)]
         if interfaces or (endpoints is None and has_sandbox(container)):
             sandbox = self._networks.sandbox(container.id)
-            await asyncio.to_thread(_build, sandbox, interfaces, self._gateways(container))
+            with self._networks.timed("connect"):
+                await asyncio.to_thread(_build, sandbox, interfaces, self._gateways(container))
 
     def announce(self, container: Container) -> None:
         """Publish that a container that starts was connected."""
@@ -87,7 +94,13 @@ class Connections:
         """Remove the interfaces and the namespace, and release the addresses; nothing of it there is fine."""
         sandbox = self._networks.sandbox(container.id)
         if not container.endpoints and not sandbox.exists():
+            self._networks.occupants.pop(container.id, None)
             return
+        with self._networks.timed("release"):
+            await self._release(container, sandbox)
+        await self._tell_quietly()
+
+    async def _release(self, container: Container, sandbox: Path) -> None:
         names = [one.host_interface for one in container.endpoints]
         await asyncio.to_thread(_take_down, sandbox, names)
         left = {one.network_id for one in container.endpoints}
@@ -95,7 +108,6 @@ class Connections:
             container.endpoints = []
             self._networks.occupants.pop(container.id, None)
             await self._lower_bridges(left)
-        await self._tell_quietly()
 
     async def _tell_quietly(self) -> None:
         try:

@@ -95,7 +95,8 @@ class Lifecycle:
             await world.volumes.hold(container.volume_names, container.id)
             await asyncio.to_thread(enter_user_namespace, world, container)
             await _all_of(asyncio.to_thread(prepare, world, container), world.connections.build(container))
-            await world.networks.changed(container)
+            if container.endpoints:
+                await world.networks.changed(container)
             shim = await world.supervisor.launch(launch_of(world.config, container))
         except BaseException:
             with contextlib.suppress(LogdError):

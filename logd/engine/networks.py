@@ -5,12 +5,13 @@ addresses and interfaces are the work of `logd.engine.connections`.
 """
 
 import asyncio
+import contextlib
 import hashlib
 import ipaddress
 import logging
 import secrets
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Final
 
@@ -63,6 +64,8 @@ class Networks:
         self.occupants: dict[str, Container] = {}
         """The containers that have endpoints, by id; a removed one too, until its interfaces are gone."""
         self.lock = asyncio.Lock()
+        self.took: Callable[[str, float], None] = lambda action, seconds: None
+        """Called with what dockerd times for containers that enter and leave: allocate, connect, release."""
         self.observers: list[NetworkObserver] = []
         """Those who are told of every change, in this order."""
 
@@ -324,6 +327,13 @@ class Networks:
     def refusals(self, container: Container) -> list[LogdError]:
         """Return why a container can't have what it is to have of its networks."""
         return [why for observer in self.observers if (why := observer.refusal(container.id))]
+
+    @contextlib.contextmanager
+    def timed(self, action: str) -> Iterator[None]:
+        """Time what is done for a container's networks, unless it fails."""
+        begun_s = time.perf_counter()
+        yield
+        self.took(action, time.perf_counter() - begun_s)
 
     async def replace(self, network: Network) -> None:
         """Change a network that is known."""

@@ -73,6 +73,7 @@ class Use:
     def depart(self, container: Container) -> None:
         """Keep a container that was removed for those who have not seen its last sample."""
         self._departed.append((time.monotonic(), container))
+        self.departed()  # lets those go whose time is over, also where nobody scrapes
 
     def departed(self) -> list[Container]:
         """Return the containers that were removed within KEEP_S, the oldest first."""

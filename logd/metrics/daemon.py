@@ -42,7 +42,7 @@ TIMERS: Final = {
 ACTIONS: Final = {
     CONTAINER: ("changes", "commit", "create", "delete", "start"),
     IMAGE: ("delete", "history", "import", "load"),
-    NETWORK: (),
+    NETWORK: ("allocate", "connect", "release"),
     HOST: ("system_info", "system_version"),
 }
 """What is timed; those of containers are all that dockerd has, of which some never happen here."""

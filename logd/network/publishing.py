@@ -4,9 +4,9 @@ Not Docker's userland proxy: the kernel leads all packets, whether a daemon runs
 """
 
 import asyncio
+import errno
 import logging
 from collections.abc import Iterable, Iterator
-from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
@@ -18,6 +18,7 @@ from logd.network.conntrack import forget_udp
 from logd.network.firewall import Bridge, Forward, render
 from logd.network.ports import Published, parse_bindings
 from logd.network.relay import LOOPBACK, Relay, is_relayed
+from logd.network.rules_watch import RulesWatch
 from logd.network.state import (
     OPTION_HOST_BINDING,
     OPTION_ICC,
@@ -37,6 +38,8 @@ ISOLATED: Final = "/sys/class/net/{}/brport/isolated"
 """The bridge passes no frames between such ports, nor what the firewall leads from one to the other by br_netfilter."""
 BRIDGE_FILTERS: Final = tuple(f"/proc/sys/net/bridge/bridge-nf-call-{which}" for which in ("iptables", "ip6tables"))
 """br_netfilter: what a bridge passes on has to pass the firewall's rules too."""
+GONE: Final = (errno.ENOENT, errno.ENODEV)
+"""What a link's switches say that goes just now."""
 
 
 class Publishing:
@@ -48,6 +51,10 @@ class Publishing:
         self._claims = PortClaims(config.exec_root, config.ip)
         self._loaded = False
         self._rules: str | None = None
+        self._applying = asyncio.Lock()
+        self._watch: RulesWatch | None = None
+        """While there are rules that others could take away."""
+        self._repair: asyncio.Task[None] | None = None
         self._forwards: frozenset[Forward] = frozenset()
         self._links: frozenset[str] = frozenset()
         self._refused: dict[str, LogdError] = {}
@@ -61,6 +68,9 @@ class Publishing:
 
     def close(self) -> None:
         """Let the sockets go that hold ports; the rules go on."""
+        self._watch_rules(False)
+        if self._repair is not None:
+            self._repair.cancel()
         for relay in self._relays.values():
             relay.close()
         self._relays.clear()
@@ -78,11 +88,41 @@ class Publishing:
         bridges = [_bridge(one) for one in view.networks if one.driver == "bridge" and one.bridge and one.id in used]
         forwards = [one for member in view.members for one in self._forwards_to(member)]
         self._settle_relays(view.members)
-        await asyncio.to_thread(self._apply, view, bridges, forwards)
+        async with self._applying:
+            self._watch_rules(bool(bridges) and self._config.iptables)
+            await asyncio.to_thread(self._apply, view, bridges, forwards)
 
     def refusal(self, container_id: str) -> LogdError | None:
         """See NetworkObserver."""
         return self._refused.get(container_id)
+
+    def _watch_rules(self, wanted: bool) -> None:
+        if not wanted and self._watch is not None:
+            self._watch.close()
+            self._watch = None
+        elif wanted and self._watch is None:
+            try:
+                self._watch = RulesWatch(self._table, self._rules_taken)
+            except OSError as error:
+                log.warning("nobody watches whether others change table %s: %s", self._table, error)
+
+    def _rules_taken(self) -> None:
+        if self._repair is None or self._repair.done():
+            self._repair = asyncio.create_task(self._put_back(), name="put the firewall's rules back")
+
+    async def _put_back(self) -> None:
+        """Make the table anew as it was. What fails is tried again at the next change of a network."""
+        async with self._applying:
+            if self._rules is None or self._watch is None:
+                return
+            rules, self._rules = self._rules, None
+            try:
+                await asyncio.to_thread(nft.apply, rules)
+            except LogdError as error:
+                log.error("table inet %s was changed, and can't be put back: %s", self._table, error)  # noqa: TRY400 - the reason is enough
+                return
+            self._rules = rules
+        log.warning("table inet %s was changed by another program; it is as before again", self._table)
 
     def _settle_claims(self, members: Iterable[Member], networks: dict[str, Network]) -> None:
         """Release what is not needed any more, take what is."""
@@ -198,6 +238,9 @@ def _is_on(path: str) -> bool:
 def _set(path: str, *, on: bool) -> None:
     """Set a switch of the kernel where it is not so; a link that is gone needs nothing."""
     switch = Path(path)
-    with suppress(FileNotFoundError):
+    try:
         if switch.read_text(encoding="ascii").strip() != str(int(on)):
             switch.write_text(str(int(on)), encoding="ascii")
+    except OSError as error:
+        if error.errno not in GONE:
+            raise

@@ -3,6 +3,7 @@
 import contextlib
 import json
 import re
+import socket
 import subprocess
 import time
 from pathlib import Path
@@ -10,6 +11,7 @@ from pathlib import Path
 import pytest
 
 WAIT_S = 30.0
+TIMED = 'engine_daemon_network_actions_seconds_count{action="%s"} ([0-9.]+)'
 DEFAULT, HOST = "bridge", "host"
 
 
@@ -20,6 +22,14 @@ def wait_for(condition, what="the condition"):
         assert time.monotonic() < deadline, f"{what} did not come"
         time.sleep(0.02)
     return result
+
+
+def metrics_of(daemon):
+    with contextlib.closing(socket.socket(socket.AF_UNIX)) as connection:
+        connection.settimeout(WAIT_S)
+        connection.connect(str(daemon.socket))
+        connection.sendall(b"GET /metrics HTTP/1.0\r\n\r\n")
+        return b"".join(iter(lambda: connection.recv(65536), b"")).decode()
 
 
 class World:
@@ -326,6 +336,23 @@ def test_events_tell_of_networks_in_dockers_order(world):
     assert connect["Actor"]["Attributes"].keys() == {"container", "name", "type"}
 
 
+def test_what_networks_take_is_timed_as_dockerds_is(world):
+    def counted():
+        page = metrics_of(world.daemon)
+        return [int(float(re.search(TIMED % one, page)[1])) for one in ("allocate", "connect", "release")]
+
+    before = counted()
+    world.sh("--network", "host", "true")
+    world.sh("--network", "none", "true")
+    assert counted() == before
+    world.sh("true")
+    wait_for(lambda: counted() == [count + 1 for count in before], "the count of a container's way in and out")
+
+
+def test_networks_tell_newer_clients_that_they_have_ipv4(world):
+    assert world.docker("network", "inspect", "-f", "{{.EnableIPv4}}", "bridge").stdout == "true\n"
+
+
 def test_a_sysctl_of_the_network_is_the_containers_own(world):
     before = Path("/proc/sys/net/ipv4/tcp_keepalive_time").read_text()
     shown = world.sh("--sysctl", "net.ipv4.tcp_keepalive_time=77", "cat /proc/sys/net/ipv4/tcp_keepalive_time")
@@ -369,42 +396,3 @@ def test_a_restarted_daemon_finds_networks_and_a_container_does_not_notice(world
     world.docker("rm", "-f", "survivor")
     wait_for(lambda: not world.links())
     wait_for(lambda: not world.namespaces())
-
-
-def test_containers_leave_nothing_behind_though_the_daemon_is_killed_among_them(world):
-    many_lives(world, 6)
-
-
-@pytest.mark.soak
-@pytest.mark.timeout(900)
-def test_two_hundred_containers_leave_nothing_behind_though_the_daemon_is_killed_among_them(world):
-    many_lives(world, 200)
-
-
-def many_lives(world, count):
-    daemon = world.daemon
-    wait_for(lambda: not world.links())
-    mounts = len(daemon.mounts())
-    names = [f"life-{number}" for number in range(count)]
-    for name in names[: count // 2]:
-        world.run(name)
-    starting = [
-        daemon.docker_popen(
-            "run", "-d", "--name", name, "busybox", "sleep", "600", stdout=subprocess.PIPE, stderr=subprocess.PIPE
-        )
-        for name in names[count // 2 :]
-    ]
-    wait_for(lambda: len(world.namespaces()) > count // 2, "a start that is under way")
-    daemon.kill()
-    for process in starting:
-        process.communicate(timeout=60)
-    daemon.start()
-    running = world.docker("ps", "-q").stdout.split()
-    assert len(running) >= count // 2
-    addresses = world.docker("inspect", "--format", "{{.NetworkSettings.IPAddress}}", *running).stdout.split()
-    assert len(set(addresses)) == len(running)
-    known = world.docker("ps", "-aq", "--filter", "name=life-").stdout.split()
-    world.docker("rm", "-f", *known)
-    wait_for(lambda: not world.links(), "the end of all links")
-    wait_for(lambda: not world.namespaces(), "the end of all namespaces")
-    wait_for(lambda: len(daemon.mounts()) == mounts, "the end of all mounts")

@@ -312,6 +312,23 @@ def test_without_icc_neighbours_do_not_reach_each_other(
     assert ask_from(daemon, "one", f"{HOST_ADDRESS}:{published}") == "two"
 
 
+def put_back(daemon: Any, table: str, before: str) -> None:
+    if rules(table) != before:
+        raise OSError(f"{rules(table)}\n{daemon.log()}")
+
+
+def test_rules_that_another_program_takes_away_are_put_back(daemon: Any, serve: Callable[..., str]) -> None:
+    serve("one", "-p", "80")
+    table = table_name(daemon.exec_root)
+    published = daemon.docker("port", "one", "80").stdout.strip().rpartition(":")[2]
+    before = rules(table)
+    for damage in (f"delete table inet {table}", f"flush chain inet {table} publish", f"flush table inet {table}"):
+        subprocess.run(["nft", damage], check=True)
+        soon(lambda: put_back(daemon, table, before), "the rules are not put back")
+        assert fetch_soon(f"127.0.0.1:{published}") == "one\n"
+    assert daemon.log().count(f"table inet {table} was changed by another program; it is as before again") == 3
+
+
 def test_the_rules_go_with_the_last_container_whoever_sees_its_end_and_those_of_others_stay(daemon: Any) -> None:
     table = table_name(daemon.exec_root)
     others = f"lt_{Path(daemon.folder).name.replace('-', '_')}"
