@@ -9,9 +9,10 @@ A container asks for it by its labels, which are those that are known as annotat
     prometheus.io/path      /metrics, unless it says another
     prometheus.io/scheme    http, unless it says https
 
-`host` is how Prometheus reaches this machine: 127.0.0.1, unless it says another. Labels come from images too, so they
-are data: one that is not as above leaves its container out, and nothing else. A container is left out as well while it
-does not run, and if it has no address that Prometheus could reach: those on the host's network have.
+`host` is how Prometheus reaches this machine; without it, Prometheus is on it. Labels come from images too, so they are
+data: one that is not as above leaves its container out, and nothing else. A container is left out as well while it does
+not run, and if it has no address that Prometheus could reach: on the host's network it has `host`, or 127.0.0.1; in
+others its own address on a bridge, or, for a Prometheus elsewhere, the port of this machine that leads to its port.
 
 Source: https://prometheus.io/docs/prometheus/latest/http_sd/ (the whole list each time, empty where there is none).
 """
@@ -19,7 +20,7 @@ Source: https://prometheus.io/docs/prometheus/latest/http_sd/ (the whole list ea
 import ipaddress
 import logging
 import re
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING, Any, Final
 
 from aiohttp import web
@@ -27,9 +28,11 @@ from aiohttp import web
 from logd.api.call import Call, Route, answer
 from logd.errors import InvalidParameter
 from logd.metrics.families import sanitised
+from logd.network.firewall import ANY
 
 if TYPE_CHECKING:
     from logd.container import Container
+    from logd.network.ports import Published
 
 log = logging.getLogger(__name__)
 
@@ -46,18 +49,22 @@ METRICS_PATH: Final = re.compile(r"/[!-~]{0,1023}")
 
 async def discover(call: Call) -> web.Response:
     """GET /logd/sd."""
-    return answer(target_groups(call.engine.containers(), call.text("host")))
+    return answer(target_groups(call.engine.containers(), call.text("host"), call.engine.published))
 
 
-def target_groups(containers: "Iterable[Container]", host: str = "") -> list[dict[str, Any]]:
+def target_groups(
+    containers: "Iterable[Container]",
+    host: str = "",
+    published: "Callable[[Container], Sequence[Published]]" = lambda container: (),
+) -> list[dict[str, Any]]:
     """Return what Prometheus is to scrape, by the containers' names. Raises InvalidParameter for a bad `host`."""
-    address = _address(host or DEFAULT_HOST)
+    address = _address(host) if host else ""
     found: list[dict[str, Any]] = []
     for container in sorted(containers, key=lambda one: one.name):
         if not container.state.running or container.spec.labels.get(SCRAPE) != "true":
             continue
         try:
-            found.append(_target_group(container, address))
+            found.append(_target_group(container, address, published(container)))
         except InvalidParameter as error:
             log.debug("not a target for Prometheus: %s", error, extra={"container": container.id})
     return found
@@ -74,13 +81,11 @@ def _address(text: str) -> str:
     return f"[{address}]" if address.version == 6 else str(address)
 
 
-def _target_group(container: "Container", host: str) -> dict[str, Any]:
+def _target_group(container: "Container", host: str, published: "Sequence[Published]") -> dict[str, Any]:
     """Return a target group; raises InvalidParameter with the reason why there is none."""
-    if container.host.network_mode != "host":
-        raise InvalidParameter(f"network {container.host.network_mode}: no address that could be reached")
     labels = container.spec.labels
     return {
-        "targets": [f"{host}:{_port(container)}"],
+        "targets": [_target(container, host, published)],
         "labels": {
             "__metrics_path__": _path(labels.get(PATH, "/metrics")),
             "__scheme__": _scheme(labels.get(SCHEME, "http")),
@@ -90,6 +95,22 @@ def _target_group(container: "Container", host: str) -> dict[str, Any]:
             **{f"{META}label_{sanitised(name)}": labels[name] for name in sorted(labels)},
         },
     }
+
+
+def _target(container: "Container", host: str, published: "Sequence[Published]") -> str:
+    """Return where a container is reached; `host` is "" for a Prometheus on this machine."""
+    port = _port(container)
+    if container.host.network_mode == "host":
+        return f"{host or DEFAULT_HOST}:{port}"
+    if host:
+        for one in published:
+            if one.protocol == "tcp" and one.container_port == port and one.host_ip in {*ANY, host.strip("[]")}:
+                return f"{host}:{one.host_port}"
+        raise InvalidParameter(f"port {port} is not published at {host}")
+    for endpoint in container.endpoints:
+        if address := (endpoint.ipv4 or endpoint.ipv6).partition("/")[0]:
+            return f"{_address(address)}:{port}"
+    raise InvalidParameter(f"network {container.host.network_mode}: no address that could be reached")
 
 
 def _port(container: "Container") -> int:

@@ -37,7 +37,7 @@ from logd.images.image import ContainerUse
 from logd.images.store import ImageStore
 from logd.logstore.follow import Watcher
 from logd.network.naming import Naming
-from logd.network.ports import port_list, port_map
+from logd.network.ports import Published, port_list, port_map
 from logd.network.publishing import Publishing
 from logd.runtime import cgroup
 from logd.runtime.supervisor import Supervisor
@@ -143,6 +143,10 @@ class Engine:
     def bridges_in_use(self) -> list[str]:
         """Return the links of the networks that containers are in."""
         return sorted({network.bridge for network, _, _ in self.networks.view().endpoints() if network.bridge})
+
+    def published(self, container: Container) -> tuple[Published, ...]:
+        """Return the ports of the host that lead to a container."""
+        return self._publishing.published(container.id)
 
     async def connect(self, network_ref: str, ref: str, settings: EndpointSettings) -> None:
         """Connect a container to a network; see `Connections.connect`."""
@@ -318,15 +322,14 @@ class Engine:
         shown = inspect.inspect(container, self._layers(container), self._world.networks)
         shown["ExecIDs"] = [*self.execs.ids(container), *self._lifecycle.health.exec_ids(container)] or None
         if is_member(container):
-            published = self._publishing.published(container.id)
-            shown["NetworkSettings"]["Ports"] = port_map(container.spec, published)
+            shown["NetworkSettings"]["Ports"] = port_map(container.spec, self.published(container))
         return {**shown, **self._sizes(container)} if size else shown
 
     def summary(self, container: Container, size: bool = False) -> dict[str, Any]:
         """Return Docker's list item; with `size` the disk is walked, so call it in a thread."""
         shown = inspect.summary(container, self._world.networks)
         if is_member(container):
-            shown["Ports"] = port_list(container.spec, self._publishing.published(container.id))
+            shown["Ports"] = port_list(container.spec, self.published(container))
         if not self._names_its_image(container):
             shown["Image"] = container.image_id
         return {**shown, **self._sizes(container)} if size else shown

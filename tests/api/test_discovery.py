@@ -5,7 +5,9 @@ import pytest
 
 from logd.api.discovery import target_groups
 from logd.container import Container, Record, State
+from logd.endpoint import Endpoint
 from logd.errors import InvalidParameter
+from logd.network.ports import Published
 from logd.spec import ContainerSpec, HostConfig
 
 
@@ -60,6 +62,7 @@ def test_path_and_scheme_have_defaults_and_a_single_exposed_tcp_port_is_the_port
         container({"prometheus.io/port": "9100"}),
         container(asking(), running=False),
         container(asking(), network="bridge"),
+        container(asking(), network="container:other"),
         container(asking(), network="none"),
         container({"prometheus.io/scrape": "true"}),
         container({"prometheus.io/scrape": "true"}, exposed=("80/tcp", "443/tcp")),
@@ -95,6 +98,39 @@ def test_the_host_is_what_prometheus_calls_it(host, target):
 def test_a_host_that_is_neither_a_name_nor_an_address_is_refused(host):
     with pytest.raises(InvalidParameter, match="host: "):
         target_groups([], host)
+
+
+def on_a_bridge(**addresses: str) -> Container:
+    made = container(asking(), network="back")
+    made.endpoints = [Endpoint(id="e" * 64, network_id="f" * 64, container_id=made.id, mac="", **addresses)]
+    return made
+
+
+def test_on_a_bridge_it_is_reached_there_by_who_is_on_this_machine():
+    for address, target in (({"ipv4": "10.1.0.2/24"}, "10.1.0.2:9100"), ({"ipv6": "fd00::2/64"}, "[fd00::2]:9100")):
+        [group] = target_groups([on_a_bridge(**address)])
+        assert group["targets"] == [target]
+
+
+@pytest.mark.parametrize(
+    ("bound", "target"),
+    [
+        ("0.0.0.0", "10.0.0.7:32768"),
+        ("::", "10.0.0.7:32768"),
+        ("10.0.0.7", "10.0.0.7:32768"),
+        ("127.0.0.1", ""),
+        ("10.0.0.8", ""),
+    ],
+)
+def test_from_elsewhere_it_is_reached_by_a_published_port_or_not_at_all(bound, target):
+    made = on_a_bridge(ipv4="10.1.0.2/24")
+    ports = [
+        Published(protocol="udp", container_port=9100, host_ip="0.0.0.0", host_port=1),
+        Published(protocol="tcp", container_port=80, host_ip="0.0.0.0", host_port=2),
+        Published(protocol="tcp", container_port=9100, host_ip=bound, host_port=32768),
+    ]
+    groups = target_groups([made], "10.0.0.7", lambda _: ports)
+    assert [one["targets"] for one in groups] == ([[target]] if target else [])
 
 
 def test_no_environment_variable_is_told():
