@@ -59,7 +59,7 @@ class Shim:
         self.exited: asyncio.Future[ExitStatus] = loop.create_future()
         """How PID 1 ended."""
         self.drained: asyncio.Future[tuple[int, int]] = loop.create_future()
-        """The end positions of stdout and stderr. Comes after `exited`, at most about 2 s later."""
+        """The end positions of stdout and stderr, (0, 0) if the store tells. At most about 2 s after `exited`."""
         self.created: asyncio.Future[int] = loop.create_future()
         self.gone = asyncio.Event()
         """No shim process is connected and none will be: the output has ended for good."""
@@ -257,12 +257,21 @@ class Shim:
             status = read_exit_status(self.launch.exec_dir, self.launch.container_dir)
             if status and status.run == self.launch.run:
                 self._exited(status._asdict())
-                self._end()
-                return
+                if self._is_stored():
+                    self._drained([0, 0])  # one came and went: where the output ended is in the store
+                if self.drained.done() or attempt > len(RECONNECT_S):
+                    self._end()
+                    return
+                continue  # PID 1 has ended, and a shim still comes, if the keeper has what was not read of its output
             with contextlib.suppress(RuntimeFailure):  # the keeper has one in hand
                 if not await self._supervisor.recover(self.launch):
                     self._end()
                     return
+
+    def _is_stored(self) -> bool:
+        """Tell whether the end of the output is in the store: then the exit lies in the container's folder too."""
+        status = read_exit_status(self.launch.container_dir)
+        return status is not None and status.run == self.launch.run
 
     def _end(self) -> None:
         if self.gone.is_set():

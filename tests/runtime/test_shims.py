@@ -14,6 +14,7 @@ from bundle import delete, make_launch
 from killing import build_loggen, processes_named, run_under_fire
 
 from logd.logstore.options import StoreOptions
+from logd.logstore.reader import end_positions
 from logd.logstore.segment import segment_numbers
 from logd.logstore.totals import read_totals
 from logd.record import STDERR, STDOUT
@@ -278,14 +279,7 @@ async def test_a_container_whose_shim_is_yet_to_be_replaced_is_adopted(
     shim = await supervisor.launch(launch)
     await shim.start()
     await supervisor.close()
-    for _ in range(4):  # the keeper waits longer before each replacement, at last for two seconds
-        while not (found := processes_named("logd-shim", exec_root)):
-            await asyncio.sleep(0.01)
-        for pid in found:
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(pid, signal.SIGKILL)
-        while set(found) & set(processes_named("logd-shim", exec_root)):
-            await asyncio.sleep(0.01)
+    await kill_shims(exec_root, 4)  # the keeper waits longer before each replacement, at last for two seconds
     later = Supervisor(exec_root)
     await later.start()
     adopted = await later.adopt("c14", launch)
@@ -294,6 +288,37 @@ async def test_a_container_whose_shim_is_yet_to_be_replaced_is_adopted(
     assert (await asyncio.wait_for(adopted.exited, 20)).code == 137
     await later.close()
     delete(launch)
+
+
+async def test_a_shim_that_died_after_it_had_recorded_the_exit_is_waited_for(
+    tmp_path: Path, exec_root: Path, supervisor: Supervisor
+) -> None:
+    launch = make_launch(tmp_path, exec_root, "c15", ["/bin/sh", "-c", "echo begun; exec sleep 600"])
+    shim = await supervisor.launch(launch)
+    await shim.start()
+    while output(launch) != b"begun\n":
+        await asyncio.sleep(0.02)
+    await kill_shims(exec_root, 4)  # the keeper waits two seconds by now
+    status = ExitStatus(7, None, oom_killed=False, finished_ns=1, known=True, run=1)
+    write_exit_status(launch.exec_dir, status)
+    shim.signal(signal.SIGKILL)
+    assert await asyncio.wait_for(shim.exited, 10) == status
+    assert await asyncio.wait_for(shim.drained, 20) in {(6, 0), (0, 0)}, "(0, 0): the store tells"
+    assert shim.saw_end
+    assert await asyncio.to_thread(end_positions, f"{launch.container_dir}/log") == (6, 0)
+    delete(launch)
+
+
+async def kill_shims(exec_root: Path, times: int) -> None:
+    """Kill a container's shim and those that replace it."""
+    for _ in range(times):
+        while not (found := processes_named("logd-shim", exec_root)):
+            await asyncio.sleep(0.01)
+        for pid in found:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+        while set(found) & set(processes_named("logd-shim", exec_root)):
+            await asyncio.sleep(0.01)
 
 
 async def test_a_full_disk_costs_counted_bytes_and_never_the_container(
