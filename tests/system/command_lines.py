@@ -4,6 +4,7 @@ import json
 import os
 import re
 import shutil
+import signal
 import subprocess
 import sys
 import time
@@ -77,7 +78,8 @@ class CommandLine:
         if self._forker is None:
             command = [sys.executable, "-c", FORK]
             pipe = subprocess.PIPE
-            self._forker = subprocess.Popen(command, env=self.environment, stdin=pipe, stdout=pipe, text=True)
+            options: Any = {"stdin": pipe, "stdout": pipe, "text": True, "start_new_session": True}
+            self._forker = subprocess.Popen(command, env=self.environment, **options)
         assert self._forker.stdin is not None
         assert self._forker.stdout is not None
         for name, content in (("in", stdin), ("out", b""), ("err", b"")):
@@ -89,6 +91,7 @@ class CommandLine:
 
     def close(self) -> None:
         if self._forker is not None:
+            os.killpg(self._forker.pid, signal.SIGKILL)  # a command may be running yet if a test has failed
             self._forker.communicate()
 
 
@@ -100,7 +103,6 @@ class Terminal:
         outer = {name: value for name, value in environment.items() if name != "TMUX"}
         shell = ["env", f"PS1={PROMPT}", "ENV=", "sh"]  # tmux starts it from a shell, which drops PS1
         subprocess.run([*self._server, "new-session", "-d", "-x", "120", "-y", "40", *shell], env=outer, check=True)
-        self.see(f"^{PROMPT.strip()}$")
 
     def type(self, text: str) -> None:
         """Type a line."""
@@ -126,7 +128,8 @@ class Terminal:
 
     def leave(self, *keys: str) -> None:
         """Press keys, and find the shell's prompt at the end of the screen."""
-        self.press(*keys)
+        if keys:
+            self.press(*keys)
         self.see(rf"{PROMPT.strip()}\Z")
 
     def see(self, pattern: str) -> None:
