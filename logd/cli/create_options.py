@@ -5,6 +5,7 @@ from typing import Any, Final
 
 import click
 
+from logd.cli.completion import CONTAINER, NETWORK
 from logd.cli.limits import LIMITS
 
 STREAMS: Final = ("stdin", "stdout", "stderr")
@@ -48,7 +49,14 @@ OPTIONS: Final = (
     click.option("-p", "--publish", multiple=True, metavar="[[ADDR:]PORT:]PORT", help="Publish a port or FIRST-LAST."),
     click.option("-P", "--publish-all", is_flag=True, help="Publish all exposed ports at random ports of the host."),
     click.option("--expose", multiple=True, metavar="PORT", help="Expose a port, or FIRST-LAST."),
-    click.option("--network", "--net", multiple=True, metavar="NAME", help="A network, none, host, or container:NAME."),
+    click.option(
+        "--network",
+        "--net",
+        multiple=True,
+        type=NETWORK,
+        metavar="NAME",
+        help="A network, none, host, or container:NAME.",
+    ),
     click.option("--network-alias", multiple=True, metavar="NAME", help="One more name in its network."),
     click.option("--ip", metavar="ADDRESS", help="IPv4 address in its network."),
     click.option("--ip6", metavar="ADDRESS", help="IPv6 address in its network."),
@@ -63,7 +71,13 @@ OPTIONS: Final = (
     click.option("-v", "--volume", multiple=True, metavar="[HOST|VOLUME:]PATH[:ro]", help="Mount a folder, a volume."),
     click.option("--mount", multiple=True, metavar="KEY=VALUE,…", help="type=bind|volume|tmpfs,source=…,target=…."),
     click.option("--volume-driver", metavar="NAME", help="Driver of its volumes: local."),
-    click.option("--volumes-from", multiple=True, metavar="CONTAINER[:ro]", help="Mount what that one has mounted."),
+    click.option(
+        "--volumes-from",
+        multiple=True,
+        type=CONTAINER,
+        metavar="CONTAINER[:ro]",
+        help="Mount what that one has mounted.",
+    ),
     *LIMITS,
     click.option("--memory-swappiness", type=int, metavar="0-100", help="How gladly its memory is swapped out."),
     click.option("--blkio-weight-device", multiple=True, metavar="DEVICE:N", help="The same for one disk."),

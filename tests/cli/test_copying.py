@@ -265,6 +265,10 @@ def test_a_damaged_archive_is_told_of(yard: Path) -> None:
     for data in (b"x" * 10240, archive(("top/a", tarfile.REGTYPE, b"content" * 1000)).getvalue()[:2000]):
         with pytest.raises(LogdError, match="archive from the container is damaged"):
             unpack(io.BytesIO(data), Place(str(yard), "."), has_name=True)
+    endless = tarfile.TarInfo("top/a")
+    endless.pax_headers = {"mtime": "inf"}
+    with pytest.raises(LogdError, match="archive from the container is damaged"):
+        unpack(io.BytesIO(endless.tobuf(tarfile.PAX_FORMAT)), Place(str(yard), "."), has_name=True)
     with pytest.raises(LogdError, match=r"a\^\[\]0;evil\^G"):
         send(yard, ("top/a\x1b]0;evil\a/../b", tarfile.REGTYPE, b""))
 

@@ -473,13 +473,16 @@ def test_bash_takes_the_script_and_completes_options_and_names(peer: Peer, logd:
         function=_logd_completion; complete_it logd stop w; complete_it logd imag
         complete_it logd rmi shop; complete_it logd network rm ""; complete_it logd volume rm d
         complete_it logd logs -f w; complete_it logd logs --fol; complete_it logd daemon --seccomp
+        complete_it logd cp w; complete_it logd run --network ""
     """
     done = subprocess.run(
         ["bash", "-c", script, "bash", str(tmp_path / "completion")], capture_output=True, text=True, check=False,
         env={**os.environ, "PATH": f"{tmp_path}:{os.environ['PATH']}", "LOGD_HOST": peer.host}, timeout=30,
     )  # fmt: skip
     of_logs, of_logd = ["db web", "--follow", "stdout stderr"], ["web", "image images", "shop:1 shop:2", "a b", "data"]
-    assert done.stdout.splitlines() == [*of_logs, *of_logd, "web", "--follow", "--seccomp-profile"], done.stderr
+    assert done.stdout.splitlines() == [*of_logs, *of_logd, "web", "--follow", "--seccomp-profile", "web:", "a b"], (
+        done.stderr
+    )
 
 
 def test_fish_shows_help_texts_beyond_their_first_comma(logd: Logd) -> None:

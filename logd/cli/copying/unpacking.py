@@ -44,7 +44,7 @@ def unpack(source: Any, place: Place, *, has_name: bool) -> None:
                 unpacking.finish()
             finally:
                 unpacking.close()
-    except (tarfile.TarError, ValueError) as error:
+    except (tarfile.TarError, ValueError, OverflowError) as error:  # the last: a time that no clock has
         raise LogdError(f"the archive from the container is damaged: {visible(str(error))}") from error
 
 
