@@ -61,6 +61,12 @@ def log_of_start(daemon: Any) -> str:
     return daemon.log()
 
 
+@pytest.fixture(scope="module")
+def running(make_module_daemon: Callable[..., Any]) -> Any:
+    """A daemon for tests that only look at it."""
+    return make_module_daemon().start()
+
+
 def test_validate_says_configuration_ok_and_changes_nothing(tmp_path: Path) -> None:
     done = run("--validate", "--config-file", "/dev/null", "--data-root", str(tmp_path / "data"))
     assert (done.returncode, done.stdout, done.stderr) == (0, "configuration OK\n", "")
@@ -83,28 +89,28 @@ def test_a_mistake_in_the_settings_is_said_on_stderr_with_status_1(tmp_path: Pat
     assert not (tmp_path / "data").exists()
 
 
-def test_a_ready_daemon_answers_and_keeps_its_folders_to_root(daemon: Any) -> None:
-    assert ping(UnixConnection(daemon.socket)) == b"OK"
-    for folder in (daemon.data_root, daemon.exec_root):
+def test_a_ready_daemon_answers_and_keeps_its_folders_to_root(running: Any) -> None:
+    assert ping(UnixConnection(running.socket)) == b"OK"
+    for folder in (running.data_root, running.exec_root):
         assert stat.S_IMODE(folder.stat().st_mode) == 0o711
-    assert stat.S_IMODE(daemon.socket.stat().st_mode) & 0o007 == 0
-    assert (daemon.exec_root / "logd.pid").read_text() == f"{daemon.process.pid}\n"
-    assert "API listen on unix://" in log_of_start(daemon)
+    assert stat.S_IMODE(running.socket.stat().st_mode) & 0o007 == 0
+    assert (running.exec_root / "logd.pid").read_text() == f"{running.process.pid}\n"
+    assert "API listen on unix://" in log_of_start(running)
 
 
-def test_the_daemon_raises_its_limits_and_is_a_late_choice_for_the_oom_killer(daemon: Any) -> None:
-    soft, hard = resource.prlimit(daemon.process.pid, resource.RLIMIT_NOFILE)
+def test_the_daemon_raises_its_limits_and_is_a_late_choice_for_the_oom_killer(running: Any) -> None:
+    soft, hard = resource.prlimit(running.process.pid, resource.RLIMIT_NOFILE)
     assert soft == hard
-    refused = "oom_score_adj stays as it is: Permission denied" in log_of_start(daemon)  # without CAP_SYS_RESOURCE
-    own = Path(f"/proc/{daemon.process.pid}/oom_score_adj").read_text().strip()
+    refused = "oom_score_adj stays as it is: Permission denied" in log_of_start(running)  # without CAP_SYS_RESOURCE
+    own = Path(f"/proc/{running.process.pid}/oom_score_adj").read_text().strip()
     assert own == Path("/proc/self/oom_score_adj").read_text().strip() if refused else own == "-500"
 
 
-def test_a_second_daemon_on_the_data_root_is_refused_and_the_first_goes_on(daemon: Any) -> None:
-    done = subprocess.run(daemon.command(), check=False, cwd=ROOT, capture_output=True, text=True, timeout=30)
+def test_a_second_daemon_on_the_data_root_is_refused_and_the_first_goes_on(running: Any) -> None:
+    done = subprocess.run(running.command(), check=False, cwd=ROOT, capture_output=True, text=True, timeout=30)
     assert done.returncode == 1
-    assert f"is in use by another logd (pid {daemon.process.pid})" in done.stderr
-    assert ping(UnixConnection(daemon.socket)) == b"OK"
+    assert f"is in use by another logd (pid {running.process.pid})" in done.stderr
+    assert ping(UnixConnection(running.socket)) == b"OK"
 
 
 def test_sigterm_ends_the_daemon_in_order(daemon: Any) -> None:

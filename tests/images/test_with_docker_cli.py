@@ -2,11 +2,26 @@
 
 import json
 import time
+from collections.abc import Callable, Iterator
 from typing import Any
 
+import pytest
 from image_archives import Picture, docker_save_old, file, folder, layout_members, pack, tar
 
 RUN = {"Cmd": ["cat", "/greeting"], "Env": ["A=from the image"], "WorkingDir": "/tmp", "User": "1000:1000"}
+
+
+@pytest.fixture(scope="module")
+def shared(make_module_daemon: Callable[..., Any]) -> Any:
+    return make_module_daemon().start()
+
+
+@pytest.fixture
+def daemon(shared: Any) -> Iterator[Any]:
+    """A daemon that has no image before a test, nor after it."""
+    yield shared
+    if images := shared.docker("images", "-q").stdout.split():
+        shared.docker("rmi", "--force", *set(images))
 
 
 def image_on(busybox_tar: bytes, tags: list[str]) -> Picture:

@@ -40,10 +40,8 @@ def run(daemon: Any, name: str, script: str, *options: str) -> None:
 
 
 @pytest.fixture
-def daemon(shared_busybox: Any) -> Any:
-    yield shared_busybox
-    if names := shared_busybox.docker("ps", "-aq").stdout.split():
-        shared_busybox.docker("rm", "-f", *names)
+def daemon(emptied_busybox: Any) -> Any:
+    return emptied_busybox
 
 
 def test_on_failure_restarts_its_number_of_times_and_the_log_and_the_events_have_all_runs(daemon: Any) -> None:

@@ -97,11 +97,13 @@ def test_daemon_shim_and_keeper_killed_one_at_a_time_cost_no_line(busybox: Any, 
 
 @pytest.mark.timeout(300)
 @pytest.mark.parametrize("size", [120_000_000, pytest.param(2_000_000_000, marks=pytest.mark.soak)])
-def test_a_slow_reader_of_run_gets_all_bytes_although_the_log_keeps_five_megabytes(busybox: Any, size: int) -> None:
+def test_a_slow_reader_of_run_gets_all_bytes_although_the_log_keeps_five_megabytes(
+    emptied_busybox: Any, size: int
+) -> None:
     script = f"yes 0123456789abcdef | head -c {size}"
     options = ["--rm", "--log-opt", "max-size=1m"]
     digest, read = hashlib.sha256(), 0
-    with busybox.docker_popen("run", *options, "busybox", "sh", "-c", script, stdout=subprocess.PIPE) as reader:
+    with emptied_busybox.docker_popen("run", *options, "busybox", "sh", "-c", script, stdout=subprocess.PIPE) as reader:
         while chunk := reader.stdout.read(1 << 20):
             digest.update(chunk)
             read += len(chunk)
@@ -117,9 +119,9 @@ def test_a_slow_reader_of_run_gets_all_bytes_although_the_log_keeps_five_megabyt
     assert (read, digest.hexdigest()) == (size, expected.hexdigest())
 
 
-def test_ten_megabytes_through_stdin_come_back_after_the_half_close(busybox: Any) -> None:
+def test_ten_megabytes_through_stdin_come_back_after_the_half_close(emptied_busybox: Any) -> None:
     data = random.randbytes(10_000_000)
-    assert busybox.docker("run", "-i", "--rm", "busybox", "cat", stdin=data, text=False).stdout == data
+    assert emptied_busybox.docker("run", "-i", "--rm", "busybox", "cat", stdin=data, text=False).stdout == data
 
 
 def test_a_daemon_killed_in_the_middle_of_stdin_leaves_the_container_alive_and_its_stdin_open(busybox: Any) -> None:
@@ -142,16 +144,16 @@ def test_a_daemon_killed_in_the_middle_of_stdin_leaves_the_container_alive_and_i
     assert busybox.docker("logs", "cat").stdout == "before\nafter\n"
 
 
-def test_wait_returns_although_a_host_process_holds_the_containers_stdout(busybox: Any) -> None:
-    busybox.docker("run", "-d", "--name", "held", "busybox", "sh", "-c", "echo out; sleep 1; exit 5")
-    pid = busybox.docker("inspect", "-f", "{{.State.Pid}}", "held").stdout.strip()
+def test_wait_returns_although_a_host_process_holds_the_containers_stdout(emptied_busybox: Any) -> None:
+    emptied_busybox.docker("run", "-d", "--name", "held", "busybox", "sh", "-c", "echo out; sleep 1; exit 5")
+    pid = emptied_busybox.docker("inspect", "-f", "{{.State.Pid}}", "held").stdout.strip()
     with open(f"/proc/{pid}/fd/1", "wb", buffering=0) as stdout:
         began = time.monotonic()
-        assert busybox.docker("wait", "held", timeout=20).stdout.strip() == "5"
+        assert emptied_busybox.docker("wait", "held", timeout=20).stdout.strip() == "5"
         assert time.monotonic() - began < 6
-        assert busybox.docker("logs", "-f", "held", timeout=20).stdout == "out\n"
+        assert emptied_busybox.docker("logs", "-f", "held", timeout=20).stdout == "out\n"
         stdout.write(b"late\n")
-    busybox.docker("rm", "held")
+    emptied_busybox.docker("rm", "held")
 
 
 def test_all_processes_killed_at_once_leave_the_container_running_and_its_log_going_on(
@@ -267,10 +269,12 @@ def test_a_stopped_shim_is_never_joined_by_a_second_writer(busybox: Any) -> None
 
 
 @pytest.mark.parametrize("attempt", [1, *(pytest.param(one, marks=pytest.mark.soak) for one in (2, 3))])
-def test_a_slow_reader_of_run_rm_gets_the_end_although_the_container_is_gone(busybox: Any, attempt: int) -> None:
+def test_a_slow_reader_of_run_rm_gets_the_end_although_the_container_is_gone(
+    emptied_busybox: Any, attempt: int
+) -> None:
     command = ["run", "--rm", "busybox", "seq", "3000000"]
     digest, read = hashlib.sha256(), 0
-    with busybox.docker_popen(*command, stdout=subprocess.PIPE) as reader:
+    with emptied_busybox.docker_popen(*command, stdout=subprocess.PIPE) as reader:
         while chunk := reader.stdout.read(1 << 18):
             digest.update(chunk)
             read += len(chunk)
@@ -279,8 +283,8 @@ def test_a_slow_reader_of_run_rm_gets_the_end_although_the_container_is_gone(bus
     assert reader.returncode == 0
     expected = b"".join(b"%d\n" % number for number in range(1, 3_000_001))
     assert (read, digest.hexdigest()) == (len(expected), hashlib.sha256(expected).hexdigest())
-    assert busybox.docker("ps", "-aq").stdout == ""
+    assert emptied_busybox.docker("ps", "-aq").stdout == ""
     deadline = time.monotonic() + 10
-    while any((busybox.data_root / "trash").iterdir()):
+    while any((emptied_busybox.data_root / "trash").iterdir()):
         assert time.monotonic() < deadline, "the removed container's files stay"
         time.sleep(0.05)
