@@ -192,6 +192,15 @@ def test_run_asks_for_a_restart_policy_and_a_health_check(peer: Peer, logd: Logd
         (["--restart", "on-failure:x"], "--restart: invalid number of restarts in 'on-failure:x'"),
         (["--health-start-period", "soon"], "--health-start-period: invalid duration 'soon'"),
         (["--no-healthcheck", "--health-cmd", "true"], "--no-healthcheck conflicts with"),
+        (["-d", "-a", "stdout"], "conflicting options: cannot specify both --attach and --detach"),
+        (
+            ["--device-read-bps", "/dev/sda:fast"],
+            "--device-read-bps: invalid value '/dev/sda:fast' (write /dev/NAME:NUMBER)",
+        ),
+        (
+            ["--blkio-weight-device", "/dev/sda"],
+            "--blkio-weight-device: invalid value '/dev/sda' (write /dev/NAME:10-1000)",
+        ),
     ],
 )
 def test_run_refuses_what_can_not_be_meant(logd: Logd, options: list[str], words: str) -> None:
