@@ -20,6 +20,7 @@ from logd.errors import LogdError, NotFound
 from logd.idmap import IdMap
 from logd.mounted import Mounted, Volume
 from logd.spec import ContainerSpec, EndpointSettings, HostConfig, LogConfig
+from logd.turns import Turn
 from logd.usage import Counters, Sample
 
 VERSION: Final = 3
@@ -207,7 +208,7 @@ class Container:
         self.usage_lock = threading.Lock()
         self.dir = folder
         self.exec_dir = exec_dir
-        self.lock = asyncio.Lock()
+        self.lock = Turn()
         self.freezing = asyncio.Lock()
         self.shim: Any = None
         self.lingering: Any = None

@@ -26,6 +26,7 @@ from logd.images.image import Image
 from logd.mounted import Bind, Volume
 from logd.runtime.network_files import FILES
 from logd.spec import ContainerSpec, convert, to_docker
+from logd.turns import while_nobody_waits
 
 _numbers: Final = itertools.count()
 
@@ -71,7 +72,8 @@ class Files:
         """Unpack a tar into a folder. Raises NotFound, InvalidParameter.
 
         `keep_kinds`: no directory is replaced by a file, nor the other way round. `owner`: the user, as in --user,
-        whose the files become; "" for those that the tar names.
+        whose the files become; "" for those that the tar names. Raises TooSlow for a client that sends hardly anything
+        while others wait for the container.
         """
         extraction = Extraction(
             keep_kinds=keep_kinds,
@@ -83,10 +85,11 @@ class Files:
             if container.cleanup is not None:
                 await asyncio.shield(container.cleanup)
             place = self.place(container)
+            arriving = _until_removed(container, while_nobody_waits(container.lock, body))
             async with (
                 self._mounted(container),
                 _named(path, ref),
-                answered("extract", place, path=path, extraction=extraction, body=_until_removed(container, body)),
+                answered("extract", place, path=path, extraction=extraction, body=arriving),
             ):
                 self._world.tell(container, "extract-to-dir")
 
