@@ -3,7 +3,7 @@
 They are made before the runtime makes the container, since the mounts and the network of it have to belong to the
 namespace. A process has to be in a namespace for that to be; it lives for a moment.
 
-Source: user_namespaces(7), unshare(1), ioctl_ns(2). All functions block.
+Source: user_namespaces(7), unshare(1), nsenter(1). All functions block.
 """
 
 import contextlib
