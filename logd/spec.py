@@ -25,6 +25,8 @@ class DockerStruct(msgspec.Struct, frozen=True, kw_only=True, rename="pascal"):
 
 
 S = TypeVar("S", bound=DockerStruct)
+INT64_BITS = 63
+"""Beside the sign."""
 
 
 class HealthConfig(DockerStruct, frozen=True):
@@ -440,6 +442,8 @@ def _as_go(value: Any, kind: Any) -> Any:
         return {key: _as_go(_zero(item_kind) if item is None else item, item_kind) for key, item in value.items()}
     elif isinstance(kind, type) and issubclass(kind, DockerStruct) and isinstance(value, dict):
         return _struct_as_go(value, kind)
+    if isinstance(value, int) and (value if value >= 0 else ~value) >> INT64_BITS:
+        raise InvalidParameter(f"invalid JSON: {value} is more than a number of 64 bits holds")
     return value
 
 

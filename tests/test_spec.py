@@ -5,7 +5,7 @@ import json
 import pytest
 
 from logd.errors import InvalidParameter
-from logd.spec import ContainerSpec, HostConfig, decode_create, to_docker
+from logd.spec import ContainerSpec, HostConfig, convert, decode_create, to_docker
 
 # What `docker create busybox` of the CLI 28.2 sends, shortened where lists are empty.
 CLI = {
@@ -97,3 +97,10 @@ def test_what_inspect_shows_is_read_back_to_the_same():
     spec, host, _ = decode(CLI)
     again_spec, again_host, _ = decode({**to_docker(spec), "HostConfig": to_docker(host)})
     assert (again_spec, again_host) == (spec, host)
+
+
+@pytest.mark.parametrize("value", [1 << 63, -(1 << 63) - 1])
+def test_a_number_that_go_can_not_hold_is_refused(value):
+    for fields in ({"Memory": value}, {"PidsLimit": value}):
+        with pytest.raises(InvalidParameter, match="64 bits"):
+            convert(fields, HostConfig)
