@@ -187,9 +187,11 @@ def test_volumes_have_the_containers_ids_and_binds_those_of_the_host(remapped: R
 
 
 def test_what_is_copied_exported_and_committed_has_the_containers_ids(remapped: Remapped) -> None:
-    script = "touch /home/joes /data/joes && chown 1000:50 /home/joes /data/joes && mkdir /made; exec sleep 600"
+    script = (
+        "touch /home/joes /data/joes && chown 1000:50 /home/joes /data/joes && mkdir /made && echo made; exec sleep 600"
+    )
     remapped.docker("run", "-d", "--name", "web", "-v", "/data", "busybox", "sh", "-c", script)
-    wait_until(lambda: "/made" in remapped.docker("diff", "web").stdout, "it does not begin")
+    wait_until(lambda: remapped.docker("logs", "web").stdout == "made\n", "it does not begin")
     expected = {"bin/sh": (0, 0), "home/joes": (1000, 50), "data": (0, 0), "data/joes": (1000, 50), "made": (0, 0)}
     for is_running in (True, False):
         name = "live" if is_running else "later"
