@@ -14,6 +14,7 @@ What it writes to its folder is in exec_protocol.py. Nobody replaces an exec's s
 
 import json
 import os
+import resource
 import signal
 import socket
 import sys
@@ -186,6 +187,7 @@ class ExecShim:
                 self._take_terminal(self._console)
             with open(f"{self.launch.folder}/{PID_FILE}", encoding="ascii") as file:
                 self._pid = int(file.read())
+            self._limit_open_files()
         except OSError as error:  # the container has gone, and its folder
             self._fail(f"OCI runtime exec failed: {error.strerror}", command.RUNTIME_FAILED_EXIT)
             return
@@ -193,6 +195,19 @@ class ExecShim:
         self._answer({"names": list(self._handed)}, tuple(self._handed.values()))
         if self._draining:
             self._drain()
+
+    def _limit_open_files(self) -> None:
+        """Set the process's limit of open files again: runc 1.1.5 built with Go 1.19 may have lost the soft one.
+
+        Go raises it to the hard one as a program begins; in runc's second process that races with the setting of limits
+        by the first.
+        """
+        with open(f"{self.launch.folder}/{PROCESS_FILE}", "rb") as file:
+            limits = json.load(file).get("rlimits", [])
+        for limit in limits:
+            if limit["type"] == "RLIMIT_NOFILE":
+                with suppress(OSError, ValueError):  # it has ended; or has none, which has no place in 64 bits
+                    resource.prlimit(self._pid, resource.RLIMIT_NOFILE, (limit["soft"], limit["hard"]))
 
     def _take_terminal(self, console: terminal.ConsoleSocket) -> None:
         """Receive the terminal that the runtime, which has ended, sent before."""

@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import json
 import os
+import resource
 import secrets
 import shutil
 import signal
@@ -34,11 +35,12 @@ class Box:
         self.exec_root = exec_root
         self.sessions = []
 
-    def order(self, *argv, streams=OUTPUTS, size=(0, 0)):
+    def order(self, *argv, streams=OUTPUTS, size=(0, 0), rlimits=()):
         folder = Path(self.launch.exec_dir) / "execs" / secrets.token_hex(32)
         folder.mkdir(parents=True)
         process = json.loads((Path(self.launch.exec_dir) / "config.json").read_text())["process"]
         process |= {"args": list(argv), "terminal": streams == (TTY,)}
+        process["rlimits"] = [{"type": name, "soft": soft, "hard": hard} for name, soft, hard in rlimits]
         (folder / PROCESS_FILE).write_text(json.dumps(process))
         return ExecLaunch(str(folder), self.launch.container_id, self.launch.runtime, streams, size)
 
@@ -151,6 +153,14 @@ async def test_a_command_that_cannot_run_has_dockers_exit_code(box, argv, code, 
         await box.begin(*argv)
     assert (failed.value.exec_exit_code, failed.value.status) == (code, 400)
     await until(lambda: not box.shims())
+
+
+async def test_the_soft_limit_of_open_files_stays_what_it_was(box):
+    for _ in range(8):  # with runc 1.1.5 alone one in twelve had the hard one
+        session, streams, _ = await box.begin("/bin/sleep", "1000", rlimits=[("RLIMIT_NOFILE", 1024, 4096)])
+        assert resource.prlimit(session.pid, resource.RLIMIT_NOFILE) == (1024, 4096)
+        for descriptor in streams.values():
+            os.close(descriptor)
 
 
 @pytest.mark.parametrize("streams", [OUTPUTS, (TTY,)])
