@@ -18,9 +18,7 @@ NO_SWARM: Final = (
 
 UNSUPPORTED: Final = {
     "attaching over a WebSocket is not supported": (("GET", "/containers/{name}/attach/ws"),),
-    "building images is not supported: build elsewhere, then use `docker load`": (
-        ("POST", "/build"),
-        ("POST", "/build/cancel"),
+    "BuildKit is not supported: build with DOCKER_BUILDKIT=0 (docker), or with `logd build`": (
         ("POST", "/session"),
         ("POST", "/grpc"),
     ),

@@ -29,11 +29,12 @@ class Progress:
             self._response = await self._call.stream("application/json")
         await self._response.write(json_line(message)[:-1] + b"\r\n")
 
-    async def fail(self, error: LogdError) -> None:
-        """Send an error: as the answer's status if that is still possible, else as a line."""
+    async def fail(self, error: LogdError, *, code: int | None = None) -> None:
+        """Send an error: as the answer's status if that is still possible, else as a line, with an exit code."""
         if self._response is None:
             raise error
-        await self.send({"errorDetail": {"message": str(error)}, "error": str(error)})
+        detail: dict[str, Any] = {"message": str(error)} if code is None else {"code": code, "message": str(error)}
+        await self.send({"errorDetail": detail, "error": str(error)})
 
     async def end(self) -> web.StreamResponse:
         """Return the answer."""

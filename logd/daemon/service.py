@@ -17,6 +17,7 @@ from logd.api.app import make_app
 from logd.api.metrics_listener import MetricsListener
 from logd.api.server import Runner
 from logd.api.system import daemon_id
+from logd.build.context import BUILDS, forget_all
 from logd.config import DaemonConfig
 from logd.daemon import reloaded
 from logd.daemon.config_file import Loaded
@@ -100,6 +101,7 @@ class Service:
         await watcher.start()
         stack.callback(watcher.close)
         images = ImageStore(self._config.data_root / "images")
+        forget_all(self._config.data_root / BUILDS)
         supervisor = Supervisor(self._config.exec_root)
         await supervisor.start()
         stack.push_async_callback(supervisor.close)

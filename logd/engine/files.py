@@ -68,8 +68,9 @@ class Files:
         *,
         keep_kinds: bool,
         owner: str = "",
+        with_mounts: bool = True,
     ) -> None:
-        """Unpack a tar into a folder. Raises NotFound, InvalidParameter.
+        """Unpack a tar into a folder, `with_mounts` also of a volume. Raises NotFound, InvalidParameter.
 
         `keep_kinds`: no directory is replaced by a file, nor the other way round. `owner`: the user, as in --user,
         whose the files become; "" for those that the tar names. Raises TooSlow for a client that sends hardly anything
@@ -84,7 +85,7 @@ class Files:
             _check_there(container, "extract to")
             if container.cleanup is not None:
                 await asyncio.shield(container.cleanup)
-            place = self.place(container)
+            place = self.place(container, with_mounts=with_mounts)
             arriving = _until_removed(container, while_nobody_waits(container.lock, body))
             async with (
                 self._mounted(container),

@@ -125,7 +125,7 @@ class Files:
         placement = Placement(
             target, self._limits, folder.path, self._ids, keep_kinds=self._extraction.keep_kinds, owner=owner
         )
-        source = Source(0, self._limits, digest=False)
+        source = Source(0, self._limits, digest=False, fills=True)
         with contextlib.suppress(EmptyArchive):
             for member in members(source, self._limits):
                 placement.add(member, source)

@@ -132,7 +132,7 @@ class Source:
     """The archive's bytes, decompressed: sequential reads, with the digest of all that was given out.
 
     It is the file object of a TarFile, which only ever seeks forward in it. `copy` is given all that comes out; with
-    `input_digest` what goes in is digested too.
+    `input_digest` what goes in is digested too. `fills`: the last block may be a part of one, as Docker's client sends.
     """
 
     def __init__(
@@ -143,12 +143,14 @@ class Source:
         digest: bool = True,
         input_digest: bool = False,
         copy: Callable[[bytes], object] | None = None,
+        fills: bool = False,
     ) -> None:
         self._fd = fd
         self._limits = limits
         self._hash = hashlib.sha256() if digest else None
         self._input_hash = hashlib.sha256() if input_digest else None
         self._copy = copy
+        self._fills = fills
         self._chunks = self._decompressed()
         self._buffer = memoryview(b"")
         self.bytes_in = 0
@@ -250,6 +252,8 @@ class Source:
             if self._copy is not None:
                 self._copy(piece)
             yield piece
+        if self._fills and self.bytes_out % tarfile.BLOCKSIZE:
+            yield bytes(-self.bytes_out % tarfile.BLOCKSIZE)
 
     def _plain(self, start: bytes) -> Iterator[bytes]:
         data = start

@@ -39,10 +39,13 @@ MAX_ARCHIVE_FILES: Final = 10_000
 """Files of a `docker save` archive: 3 for each of at most 125 layers, for some dozens of images."""
 
 
-def unpack_layer(folder: str, lower: list[str], limits: Limits, copy: str, *, any_links: bool) -> dict[str, Any]:
+def unpack_layer(
+    folder: str, lower: list[str], limits: Limits, copy: str, *, any_links: bool, fills: bool
+) -> dict[str, Any]:
     """Build the layer on stdin in the empty directory `folder`, above the directories `lower`: see LayerTree.
 
     What is no file that registries take as it is is copied to the new file `copy`, as one, unless that is "".
+    `fills`: see Source.
     """
     root = os.open(folder, OPEN_DIRECTORY)
     below = [os.open(path, OPEN_DIRECTORY) for path in lower]
@@ -51,7 +54,7 @@ def unpack_layer(folder: str, lower: list[str], limits: Limits, copy: str, *, an
     kept = LayerCopy(copy) if copy and not is_blob else None
     os.fchdir(root)
     os.chroot(".")
-    source = Source(0, limits, input_digest=is_blob, copy=kept.write if kept else None)
+    source = Source(0, limits, input_digest=is_blob, copy=kept.write if kept else None, fills=fills)
     tree = LayerTree(root, limits, below, any_links=any_links)
     for member in members(source, limits):
         tree.add(member, source)
@@ -146,7 +149,7 @@ def run(arguments: list[str]) -> tuple[dict[str, Any], int]:
         confine(limits)
         if task == "layer":
             lower, copy = options["lower"], options["copy"]
-            return unpack_layer(folder, lower, limits, copy, any_links=options["any_links"]), 0
+            return unpack_layer(folder, lower, limits, copy, any_links=options["any_links"], fills=options["fills"]), 0
         return split_archive(folder, limits), 0
     except ArchiveRefused as error:
         return {"refused": str(error)}, 1

@@ -36,11 +36,12 @@ async def unpack_layer(
     *,
     copy: Path | None,
     any_links: bool = False,
+    fills: bool = False,
 ) -> dict[str, Any]:
     """Unpack a layer into the empty `folder`, above the directories `lower`, the nearest first: see LayerTree.
 
     Returns what logd.images.unpack says of a layer; its blob is `source`, or the new file `copy` (`copied`);
-    without `copy` there is none of what is no blob.
+    without `copy` there is none of what is no blob. `any_links` and `fills`: see LayerTree, Source.
     `progress` is awaited with the bytes read so far; it works for a file only. Raises InvalidParameter for a bad
     archive, LogdError where the system failed.
     """
@@ -49,6 +50,7 @@ async def unpack_layer(
         "lower": [str(path) for path in lower],
         "copy": str(copy or ""),
         "any_links": any_links,
+        "fills": fills,
     }
     if not isinstance(source, Path):
         return await _run("layer", folder, options, source, None)

@@ -26,6 +26,8 @@ class Settings(msgspec.Struct, frozen=True):
     no_proxy: str = ""
     attempts: int = 5
     """How often a transfer is tried that breaks off without having got any further."""
+    timeout: int = 60
+    """Seconds of silence that are borne."""
     user_agent: str = "logd"
 
 
@@ -67,10 +69,13 @@ def read_credentials(data: bytes | str) -> Credentials:
 
 def credentials_of_header(text: str) -> Credentials:
     """Return what the header X-Registry-Auth has: base64 (with - and _) of the JSON. Raises InvalidParameter."""
-    if not text:
-        return NOBODY
-    try:
-        data = base64.urlsafe_b64decode(text + "=" * (-len(text) % 4))
-    except (binascii.Error, ValueError) as error:
-        raise InvalidParameter(f"invalid X-Registry-Auth header: {error}") from error
+    data = decoded(text, "X-Registry-Auth")
     return read_credentials(data) if data.strip() else NOBODY
+
+
+def decoded(text: str, header: str) -> bytes:
+    """Return what a header has in base64, with - and _. Raises InvalidParameter."""
+    try:
+        return base64.urlsafe_b64decode(text + "=" * (-len(text) % 4))
+    except (binascii.Error, ValueError) as error:
+        raise InvalidParameter(f"invalid {header} header: {error}") from error

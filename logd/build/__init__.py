@@ -1,0 +1,1 @@
+"""Builds: a Dockerfile and its context, step by step, to an image. Source: the Dockerfile reference."""

@@ -1,0 +1,105 @@
+"""COPY and ADD: from the context, a stage or an image, into a container of the step, which never runs.
+
+Nothing is resolved by the daemon: sources are found by a process whose root is the tree that they are in, and written
+by one whose root is the container's.
+"""
+
+import contextlib
+import dataclasses
+import posixpath
+import stat
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+from typing import Any, Final
+
+from logd.container import Container
+from logd.engine.engine import Engine
+from logd.errors import InvalidParameter, NotFound, Unsupported
+from logd.files.client import Answer, answered
+from logd.files.paths import GO_KINDS
+from logd.files.request import Place, Selection
+
+ROOT: Final = "0:0"
+GO_FOLDER: Final = GO_KINDS[stat.S_IFDIR]
+REMOTE: Final = ("http://", "https://", "git@", "git://", "ftp://")
+
+
+@dataclass(frozen=True)
+class Copying:
+    """What one COPY or ADD does: where the sources are, what they mean, who gets them."""
+
+    source: Place
+    selection: Selection
+    owner: str
+    archives: tuple[str, ...]
+    digest: str
+    """Of the names and contents of the sources."""
+
+    @property
+    def folder(self) -> str:
+        """Where archives are unpacked."""
+        return self.selection.destination
+
+
+async def look(
+    keyword: str, source: Place, target: Place, words: list[str], *, workdir: str, owner: str, ignored: list[str]
+) -> Copying:
+    """Find out what an instruction means. Raises InvalidParameter in the words of Docker's builder."""
+    if len(words) < 2:
+        raise InvalidParameter(
+            f"{keyword} requires at least two arguments, but only one was provided. Destination could not be determined"
+        )
+    *sources, last = words
+    if any(one.startswith(REMOTE) for one in sources):
+        raise Unsupported(f"{keyword} of a URL is not supported: fetch it with a RUN, or put it into the context")
+    destination = posixpath.normpath(posixpath.join("/", workdir, last))
+    destination, is_there = await _destination(target, destination)
+    selection = Selection(
+        sources=sources,
+        destination=destination,
+        is_folder=is_there or last in {".", ".."} or last.endswith(("/", "/.", "/..")),
+        is_there=is_there,
+        unpacks=keyword == "ADD",
+        ignored=ignored,
+    )
+    try:
+        async with answered("look", source, selection=selection) as it:
+            found: dict[str, Any] = it.result
+    except (InvalidParameter, NotFound) as error:
+        raise InvalidParameter(f"{keyword} failed: {error}") from error
+    matches = found["matches"]
+    if len(matches) > 1 and not selection.is_folder:
+        raise InvalidParameter(
+            f"When using {keyword} with more than one source file, the destination must be a directory and end with a /"
+        )
+    if any(match["folder"] or match["archive"] for match in matches):
+        selection = dataclasses.replace(selection, is_folder=True)
+    archives = tuple(match["path"] for match in matches if match["archive"])
+    return Copying(source, selection, owner, archives, found["digest"])
+
+
+async def put(engine: Engine, container: Container, copying: Copying) -> None:
+    """Write it all into the container."""
+    async with answered("gather", copying.source, selection=copying.selection) as gathered:
+        await _extract(engine, container, "/", gathered, copying.owner or ROOT)
+    for path in copying.archives:
+        async with answered("raw", copying.source, path=path) as content:
+            await _extract(engine, container, copying.folder, content, copying.owner)
+
+
+async def _extract(engine: Engine, container: Container, path: str, answer: Answer, owner: str) -> None:
+    chunks: AsyncIterator[bytes] = answer.chunks()
+    await engine.files.extract(container, container.id, path, chunks, keep_kinds=True, owner=owner, with_mounts=False)
+
+
+async def _destination(target: Place, path: str) -> tuple[str, bool]:
+    """Return where a path of the container leads, and whether a folder is there."""
+    with contextlib.suppress(NotFound):
+        async with answered("stat", target, path=path) as it:
+            found = it.result["found"]
+        if found["linkTarget"]:
+            path = found["linkTarget"]
+            async with answered("stat", target, path=path) as it:
+                found = it.result["found"]
+        return path, bool(found["mode"] & GO_FOLDER)
+    return path, False

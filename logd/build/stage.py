@@ -1,0 +1,54 @@
+"""A stage of a build while it goes on: the image so far, its config, and the arguments that are known."""
+
+import copy
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+import orjson
+
+from logd.images.blobs import digest_of
+from logd.images.image import Image
+
+DEFAULT_PATH: Final = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+PROXIES: Final = frozenset(
+    name
+    for text in ("HTTP_PROXY", "HTTPS_PROXY", "FTP_PROXY", "NO_PROXY", "ALL_PROXY")
+    for name in (text, text.lower())
+)
+"""Arguments that need no ARG, and that change nothing in the result."""
+
+
+@dataclass
+class StageState:
+    """`config` is Docker's `Config` as the next image has it."""
+
+    image: Image
+    config: dict[str, Any]
+    arguments: dict[str, str] = field(default_factory=dict)
+    has_command: bool = False
+    """Whether the stage had a CMD, which an ENTRYPOINT then leaves as it is."""
+    author: str = ""
+
+    @classmethod
+    def on(cls, image: Image) -> "StageState":
+        """Return the beginning of a stage on an image."""
+        config = {key: value for key, value in copy.deepcopy(image.runtime_config).items() if value is not None}
+        config.pop("OnBuild", None)
+        if not any(entry.startswith("PATH=") for entry in config.get("Env") or []):
+            config["Env"] = [*(config.get("Env") or []), f"PATH={DEFAULT_PATH}"]
+        return cls(image, config)
+
+    @property
+    def variables(self) -> dict[str, str]:
+        """What variables in instructions stand for: the config's Env goes over arguments."""
+        return {**self.arguments, **dict(entry.split("=", 1) for entry in self.config.get("Env") or [])}
+
+    def run_arguments(self, given: dict[str, str]) -> dict[str, str]:
+        """Return the arguments that the commands of RUN see in their environment; those of proxies need no ARG."""
+        known = {entry.partition("=")[0] for entry in self.config.get("Env") or []}
+        proxies = {name: value for name, value in given.items() if name in PROXIES}
+        return {name: value for name, value in {**proxies, **self.arguments}.items() if name not in known}
+
+    def step(self, *parts: Any) -> str:
+        """Return the digest of what makes the next image of this one."""
+        return digest_of(orjson.dumps([self.config, self.author, *parts], option=orjson.OPT_SORT_KEYS))
