@@ -176,7 +176,6 @@ class Container:
     `settling` holds between the exit of the process and the end of its output, during which waiters still wait.
     `lingering` is the shim of the last run, which may go on storing output that a process of the host still writes.
     `lock` is held by what starts or removes it, `freezing` (the inner one) by what pauses it or lets it go on.
-    `forced_out` is set while it is removed by force: whoever holds `lock` for a client that dawdles gives up.
     `cleanup` removes what the last process left on the host; a start or removal waits for it.
     `last_sample` was taken of the last run between its exit and the end of its cgroup; `usage` includes it, and
     changes with it under `usage_lock`, since scrapes come from threads.
@@ -215,7 +214,6 @@ class Container:
         self.settling = False
         self.restart_asked = False
         self.removed = False
-        self.forced_out = asyncio.Event()
         self.cleanup: asyncio.Task[None] | None = None
         self.ended_positions: tuple[int, int] = (0, 0)
         self.log_ended = asyncio.Event()

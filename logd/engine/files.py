@@ -86,7 +86,7 @@ class Files:
             if container.cleanup is not None:
                 await asyncio.shield(container.cleanup)
             place = self.place(container, with_mounts=with_mounts)
-            arriving = _until_removed(container, while_nobody_waits(container.lock, body))
+            arriving = while_nobody_waits(container.lock, body)
             async with (
                 self._mounted(container),
                 _named(path, ref),
@@ -234,26 +234,6 @@ class Files:
                 )
             )
         return found
-
-
-async def _until_removed(container: Container, body: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
-    """Give what a client sends. Raises Conflict if the container is removed by force while nothing comes."""
-    forced_out = asyncio.ensure_future(container.forced_out.wait())
-    try:
-        while True:
-            chunk = asyncio.ensure_future(anext(body, None))
-            try:
-                await asyncio.wait({chunk, forced_out}, return_when=asyncio.FIRST_COMPLETED)
-            finally:
-                chunk.cancel()
-            if not chunk.done():
-                raise Conflict(f"You cannot extract to container {container.id} which is being removed")
-            data = chunk.result()
-            if data is None:
-                return
-            yield data
-    finally:
-        forced_out.cancel()
 
 
 @contextlib.asynccontextmanager

@@ -47,8 +47,6 @@ class Removal:
             raise Conflict(f"removal of container {container.name} is already in progress")
         _check_stopped(container, force)
         state.removing = True
-        if force:
-            container.forced_out.set()
         try:
             await self._kill(container)
             async with container.lock:  # a start that is under way ends first
@@ -61,7 +59,6 @@ class Removal:
                 await self._vanish(container, volumes=volumes)
         finally:
             state.removing = False
-            container.forced_out.clear()
 
     async def auto_remove(self, container: Container) -> None:
         """Remove a container that has ended, with its volumes; not an error if that is under way already."""
