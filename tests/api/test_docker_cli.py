@@ -89,10 +89,10 @@ def test_a_prompt_without_a_newline_is_shown_at_once(shared_busybox):
 
 
 def test_an_unknown_image_or_command_ends_with_dockers_codes(docker):
-    missing = docker("run", "--rm", "no/such:image", check=False)
+    missing = docker("run", "--rm", "127.0.0.1:9/such:image", check=False)
     assert missing.returncode == 125
-    assert "Unable to find image 'no/such:image' locally" in missing.stderr
-    assert "pulling no/such:image is not supported" in missing.stderr
+    assert "Unable to find image '127.0.0.1:9/such:image' locally" in missing.stderr
+    assert 'Get "http://127.0.0.1:9/v2/": connection refused' in missing.stderr
     unknown = docker("run", "--rm", "busybox", "nothing-of-the-kind", check=False)
     assert unknown.returncode == 127, unknown.stderr
 
