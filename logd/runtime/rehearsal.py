@@ -15,7 +15,8 @@ from logd.logstore.options import StoreOptions
 from logd.runtime import kinship, shim, zygote
 from logd.runtime.protocol import Launch, send
 
-FOLDER: Final = "rehearsal"
+FOLDER: Final = "rehearsal."
+"""And the process's pid: a zygote whose keeper was killed may still be at it when its successor begins."""
 LIVES: Final = 9
 """CPython 3.11 rewrites a function at its eighth call (Include/internal/pycore_code.h), for what the next one sees."""
 QUESTIONS: Final = 2
@@ -36,7 +37,8 @@ The container ends when it is started.
 
 def rehearse(exec_root: str, kept: set[int]) -> None:
     """Be shims in a scratch folder; of all descriptors only `kept` are open afterwards. Raises OSError."""
-    folder = os.path.join(exec_root, FOLDER)
+    folder = os.path.join(exec_root, f"{FOLDER}{os.getpid()}")
+    _remove_forsaken(exec_root)
     gc.freeze()  # what is there need not be looked through after each life
     launch = Launch("rehearsal", folder, folder, ("/bin/sh", "-c", RUNTIME), 1, store=StoreOptions(min_free=0))
     try:
@@ -50,6 +52,13 @@ def rehearse(exec_root: str, kept: set[int]) -> None:
         gc.collect()
         kinship.close_all_but(kept)
         _remove(folder)
+
+
+def _remove_forsaken(exec_root: str) -> None:
+    """Remove what zygotes have left that were killed."""
+    for name in os.listdir(exec_root):
+        if name.startswith(FOLDER) and not os.path.exists(f"/proc/{name.removeprefix(FOLDER)}"):
+            _remove(os.path.join(exec_root, name))
 
 
 def _live(launch: Launch) -> None:
