@@ -354,7 +354,9 @@ async def test_a_cancelled_load_ends_its_process_and_leaves_nothing(store: Image
 def test_the_unpacking_process_ends_with_the_daemon(tmp_path: Path) -> None:
     target = tmp_path / "target"
     target.mkdir()
-    options = json.dumps({"limits": {}, "lower": [], "copy": str(tmp_path / "copy"), "any_links": False, "fills": False})
+    options = json.dumps(
+        {"limits": {}, "lower": [], "copy": str(tmp_path / "copy"), "any_links": False, "fills": False}
+    )
     parent = f"""
 import subprocess, sys, time
 worker = subprocess.Popen(
