@@ -2,7 +2,7 @@
 
 Everything blocks, and works in the namespace of the calling thread. What is there already stays as it is, so that a
 call that was interrupted is repeated. A bridge of ours says in its alias whose it is; of links that do not, none is
-ever changed. pyroute2 takes 11 MB and is not imported before the first bridge is made.
+ever changed.
 
 Source: rtnetlink(7), veth(4), kernel documentation networking/ip-sysctl.rst.
 """
@@ -14,16 +14,14 @@ import ipaddress
 import socket
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, NamedTuple
+from typing import Final, NamedTuple
 
 from logd.errors import LogdError
-from logd.network import namespaces
+from logd.network import namespaces, rtnetlink
+from logd.network.netlink import Connection, NetlinkError, Request
+from logd.network.rtnetlink import Link
 
-if TYPE_CHECKING:
-    from pyroute2 import IPRoute
-
-NO_DAD: Final = 0x02
-"""IFA_F_NODAD: an address that we gave out is nobody else's, and is usable at once."""
+LOOPBACK_INDEX: Final = 1
 SYSCTL: Final = Path("/proc/sys/net")
 CLASS_NET: Final = Path("/sys/class/net")
 
@@ -63,33 +61,27 @@ class Gateway(NamedTuple):
 def ensure_bridge(bridge: Bridge) -> None:
     """Have a bridge with its addresses, up. Raises NameTaken, LogdError."""
     with _netlink(f"bridge {bridge.name}") as route:
-        index = _index(route, bridge.name)
-        if index is None:
-            index = _make_bridge(route, bridge)
-        elif not _is_ours(route, index, bridge.alias):
+        link = rtnetlink.find_link(route, bridge.name) or _make_bridge(route, bridge)
+        if not _is_ours(link, bridge.alias):
             raise NameTaken(f"there is a link {bridge.name} that is not ours")
-        route.link("set", index=index, ifalias=bridge.alias)
         six = any(":" in one for one in bridge.addresses)
         _set("ipv6", bridge.name, "disable_ipv6", "0" if six else "1")
         _set("ipv6", bridge.name, "accept_ra", "0")
-        present = {f"{one.get_attr('IFA_ADDRESS')}/{one['prefixlen']}" for one in route.get_addr(index=index)}
-        for address in bridge.addresses:
-            if address not in present:
-                _add_address(route, index, address)
-        route.link("set", index=index, state="up")
+        addresses = [rtnetlink.add_address(link.ifindex, one, errno.EEXIST) for one in bridge.addresses]
+        route.do([rtnetlink.set_alias(link.ifindex, bridge.alias), *addresses, rtnetlink.set_up(link.ifindex)])
 
 
-def _make_bridge(route: "IPRoute", bridge: Bridge) -> int:
-    options = {"mtu": bridge.mtu} if bridge.mtu else {}
+def _make_bridge(route: Connection, bridge: Bridge) -> Link:
     try:
-        route.link("add", ifname=bridge.name, kind="bridge", address=_mac(bridge.alias), **options)
-    except Exception as error:
-        if getattr(error, "code", 0) == errno.EEXIST:
+        route.do([rtnetlink.make_bridge(bridge.name, _mac(bridge.alias), bridge.mtu)])
+    except NetlinkError as error:
+        if error.errno == errno.EEXIST:
             raise NameTaken(f"there is a link {bridge.name} that is not ours") from error
         raise
-    index = _index(route, bridge.name)
-    assert index is not None
-    return index
+    link = rtnetlink.find_link(route, bridge.name)
+    if link is None:
+        raise LogdError(f"bridge {bridge.name} was removed as soon as it was made")
+    return link
 
 
 def _mac(alias: str) -> str:
@@ -97,20 +89,17 @@ def _mac(alias: str) -> str:
     return "02:42:" + ":".join(f"{byte:02x}" for byte in hashlib.sha256(alias.encode()).digest()[:4])
 
 
-def _is_ours(route: "IPRoute", index: int, alias: str) -> bool:
+def _is_ours(link: Link, alias: str) -> bool:
     """Tell whose a link is; one that was made and not yet given its alias is known by its address."""
-    for link in route.get_links(index):
-        has = link.get_attr("IFLA_IFALIAS") or ""
-        return has == alias or (not has and link.get_attr("IFLA_ADDRESS") == _mac(alias))
-    return False
+    return link.alias == alias or (not link.alias and link.mac == _mac(alias))
 
 
 def remove_bridge(name: str, alias: str) -> None:
     """Remove a bridge of ours; none is fine."""
     with _netlink(f"bridge {name}") as route:
-        index = _index(route, name)
-        if index is not None and _is_ours(route, index, alias):
-            route.link("del", index=index)
+        link = rtnetlink.find_link(route, name)
+        if link is not None and _is_ours(link, alias):
+            route.do([rtnetlink.remove_link(link.ifindex)])
 
 
 def plug(sandbox: Path, interfaces: Sequence[Interface], gateways: Sequence[Gateway]) -> None:
@@ -120,37 +109,34 @@ def plug(sandbox: Path, interfaces: Sequence[Interface], gateways: Sequence[Gate
     """
     with _netlink("interfaces") as route, sandbox.open("rb") as namespace:
         for interface in interfaces:
-            if _index(route, interface.host_name) is None:
+            if not _index(interface.host_name):
                 _make_pair(route, namespace.fileno(), interface)
                 _set("ipv6", interface.host_name, "disable_ipv6", "1")  # it is a port of the bridge and no more
     namespaces.inside(sandbox, lambda: _set_up(interfaces, gateways))
 
 
-def _make_pair(route: "IPRoute", namespace: int, interface: Interface) -> None:
-    master = _index(route, interface.bridge)
-    if master is None:
+def _make_pair(route: Connection, namespace: int, interface: Interface) -> None:
+    master = _index(interface.bridge)
+    if not master:
         raise LogdError(f"there is no bridge {interface.bridge}")
-    options = {"mtu": interface.mtu} if interface.mtu else {}
-    peer = {"ifname": interface.name, "net_ns_fd": namespace, "address": interface.mac, **options}
-    route.link("add", ifname=interface.host_name, kind="veth", master=master, state="up", peer=peer, **options)
+    one = interface
+    route.do([rtnetlink.make_pair(one.host_name, master, one.name, namespace, one.mac, one.mtu)])
 
 
 def _set_up(interfaces: Sequence[Interface], gateways: Sequence[Gateway]) -> None:
+    requests = [rtnetlink.set_up(LOOPBACK_INDEX)]
+    for interface in interfaces:
+        index = _index(interface.name)
+        if not index:
+            raise LogdError(f"interface {interface.name} is not in its namespace")
+        _set("ipv6", interface.name, "disable_ipv6", "0" if interface.ipv6 else "1")
+        _set("ipv6", interface.name, "accept_dad", "0")
+        _set("ipv6", interface.name, "accept_ra", "0")
+        addresses = [one for one in (interface.ipv4, interface.ipv6) if one]
+        requests += [rtnetlink.add_address(index, one, errno.EEXIST) for one in addresses]
+        requests.append(rtnetlink.set_up(index))
     with _netlink("interfaces") as route:
-        route.link("set", index=1, state="up")
-        for interface in interfaces:
-            index = _index(route, interface.name)
-            if index is None:
-                raise LogdError(f"interface {interface.name} is not in its namespace")
-            _set("ipv6", interface.name, "disable_ipv6", "0" if interface.ipv6 else "1")
-            _set("ipv6", interface.name, "accept_dad", "0")
-            _set("ipv6", interface.name, "accept_ra", "0")
-            for address in (interface.ipv4, interface.ipv6):
-                if address:
-                    with _tolerated(errno.EEXIST):
-                        _add_address(route, index, address)
-            route.link("set", index=index, state="up")
-        _set_gateways(route, gateways)
+        route.do([*requests, *_route_changes(route, gateways)])
 
 
 def set_gateways(sandbox: Path, gateways: Sequence[Gateway]) -> None:
@@ -158,34 +144,30 @@ def set_gateways(sandbox: Path, gateways: Sequence[Gateway]) -> None:
 
     def work() -> None:
         with _netlink("default route") as route:
-            _set_gateways(route, gateways)
+            route.do(_route_changes(route, gateways))
 
     namespaces.inside(sandbox, work)
 
 
-def _set_gateways(route: "IPRoute", gateways: Sequence[Gateway]) -> None:
+def _route_changes(route: Connection, gateways: Sequence[Gateway]) -> list[Request]:
+    """Return what has to be asked for these routes."""
     wanted: dict[int, Gateway] = {ipaddress.ip_address(one.address).version: one for one in gateways}
-    for version, family in ((4, socket.AF_INET), (6, socket.AF_INET6)):
+    changes = []
+    for version in (4, 6):
         gateway = wanted.get(version)
-        present = [one.get_attr("RTA_GATEWAY") for one in route.get_default_routes(family=family)]
-        for address in present:
-            if address and (gateway is None or address != gateway.address):
-                route.route("del", dst="default", gateway=address, family=family)
-        if gateway is not None and gateway.address not in present:
-            index = _index(route, gateway.interface)
-            route.route("add", dst="default", gateway=gateway.address, oif=index, family=family)
+        present = rtnetlink.default_gateways(route, version)
+        changes += [rtnetlink.remove_default_route(one) for one in present if not gateway or one != gateway.address]
+        if gateway and gateway.address not in present:
+            changes.append(rtnetlink.add_default_route(gateway.address, _index(gateway.interface)))
+    return changes
 
 
 def unplug(host_names: Sequence[str]) -> None:
     """Remove pairs by the names of their ends in the bridges; those that are gone are fine. Raises LogdError."""
-    if not host_names:
-        return
-    with _netlink("interfaces") as route:
-        for name in host_names:
-            index = _index(route, name)
-            if index is not None:
-                with _tolerated(errno.ENODEV):
-                    route.link("del", index=index)
+    indices = [index for name in host_names if (index := _index(name))]
+    if indices:
+        with _netlink("interfaces") as route:
+            route.do([rtnetlink.remove_link(index, errno.ENODEV) for index in indices])
 
 
 def exists(name: str) -> bool:
@@ -233,17 +215,12 @@ def _keep_learning_routes() -> None:
             switch.write_text("2", encoding="ascii")
 
 
-def _add_address(route: "IPRoute", index: int, address: str) -> None:
-    parsed = ipaddress.ip_interface(address)
-    options: dict[str, Any] = {"flags": NO_DAD} if parsed.version == 6 else {}
-    if parsed.version == 4 and parsed.network.prefixlen < 31:
-        options["broadcast"] = str(parsed.network.broadcast_address)
-    route.addr("add", index=index, address=str(parsed.ip), prefixlen=parsed.network.prefixlen, **options)
-
-
-def _index(route: "IPRoute", name: str) -> int | None:
-    found: list[int] = route.link_lookup(ifname=name)
-    return found[0] if found else None
+def _index(name: str) -> int:
+    """Return a link's number in this thread's namespace, 0 for none."""
+    try:
+        return socket.if_nametoindex(name)
+    except OSError:
+        return 0
 
 
 def _set(family: str, interface: str, name: str, value: str) -> None:
@@ -253,24 +230,10 @@ def _set(family: str, interface: str, name: str, value: str) -> None:
 
 
 @contextlib.contextmanager
-def _netlink(what: str) -> Iterator["IPRoute"]:
+def _netlink(what: str) -> Iterator[Connection]:
     """Give a connection to the namespace of this thread. The kernel's refusals become LogdError."""
-    from pyroute2 import IPRoute  # noqa: PLC0415 - not before it is needed: see above
-    from pyroute2.netlink.exceptions import NetlinkError  # noqa: PLC0415
-
     try:
-        with IPRoute() as route:
+        with rtnetlink.connect() as route:
             yield route
     except NetlinkError as error:
-        raise LogdError(f"{what}: {error.args[1] if len(error.args) > 1 else error}") from error
-
-
-@contextlib.contextmanager
-def _tolerated(number: int) -> Iterator[None]:
-    from pyroute2.netlink.exceptions import NetlinkError  # noqa: PLC0415
-
-    try:
-        yield
-    except NetlinkError as error:
-        if error.code != number:
-            raise
+        raise LogdError(f"{what}: {error.strerror}") from error

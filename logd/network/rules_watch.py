@@ -15,6 +15,8 @@ import struct
 from collections.abc import Callable, Iterator
 from typing import Final
 
+from logd.network.netlink import MAX_BYTES, attributes, messages
+
 log = logging.getLogger(__name__)
 
 NETLINK_NETFILTER: Final = 12
@@ -28,14 +30,8 @@ TAKEN: Final = frozenset((2, 5, 8, 11, 14))
 FAMILY_INET: Final = 1
 TABLE_NAME: Final = 1
 """The attribute of all of these messages that names the table."""
-HEADER: Final = struct.Struct("=IHHII")
-"""nlmsghdr: length, type, flags, sequence, port."""
 GENERIC: Final = struct.Struct("=BBH")
 """nfgenmsg: family, version, resource."""
-ATTRIBUTE: Final = struct.Struct("=HH")
-ALIGNMENT: Final = 4
-TYPE_MASK: Final = 0x3FFF
-MAX_BYTES: Final = 1 << 16
 AT_ONCE: Final = 64
 CALM_S: Final = 0.2
 """A program that changes rules has mostly not done so with one transaction."""
@@ -104,28 +100,6 @@ def whole_after(data: bytes, table: bytes, *, whole: bool) -> bool:
 
 def _messages(data: bytes) -> Iterator[tuple[int, bytes]]:
     """Give the kind of each message about the family inet, and the table that it names."""
-    at = 0
-    while at + HEADER.size <= len(data):
-        length, kind, _, _, _ = HEADER.unpack_from(data, at)
-        if length < HEADER.size:
-            return
-        body = data[at + HEADER.size : at + length]
+    for kind, _, body in messages(data):
         if kind >> 8 == SUBSYSTEM and body[:1] == bytes((FAMILY_INET,)):
-            yield kind & 0xFF, _table_of(body)
-        at += _aligned(length)
-
-
-def _table_of(body: bytes) -> bytes:
-    at = GENERIC.size
-    while at + ATTRIBUTE.size <= len(body):
-        length, kind = ATTRIBUTE.unpack_from(body, at)
-        if length < ATTRIBUTE.size:
-            break
-        if kind & TYPE_MASK == TABLE_NAME:
-            return body[at + ATTRIBUTE.size : at + length].rstrip(b"\0")
-        at += _aligned(length)
-    return b""
-
-
-def _aligned(length: int) -> int:
-    return (length + ALIGNMENT - 1) // ALIGNMENT * ALIGNMENT
+            yield kind & 0xFF, attributes(body[GENERIC.size :]).get(TABLE_NAME, b"").rstrip(b"\0")
