@@ -98,7 +98,7 @@ def test_run_waits_for_the_end_and_an_exit_code_is_an_error(client):
 def test_an_unknown_image_is_refused_in_dockers_words(client):
     with pytest.raises(docker.errors.ImageNotFound, match="No such image: nothing:latest"):
         client.api.create_container("nothing")
-    with pytest.raises(docker.errors.APIError, match='Get "http://127.0.0.1:9/v2/": connection refused'):
+    with pytest.raises(docker.errors.APIError, match="connection refused"):
         client.images.pull("127.0.0.1:9/nothing", tag="latest")
 
 
