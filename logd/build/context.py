@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import Final
 
 from logd.errors import InvalidParameter
-from logd.files.ignored import read_patterns
 from logd.files.request import Place
+from logd.ignored import read_patterns
 from logd.images import worker
 from logd.images.limits import Limits
 from logd.images.trees import remove_path

@@ -16,9 +16,9 @@ from typing import Any, BinaryIO, Final, NamedTuple
 
 from logd import globs
 from logd.errors import InvalidParameter, NotFound
-from logd.files.ignored import Ignored
 from logd.files.request import Selection
 from logd.files.tarwriter import TarWriter
+from logd.ignored import Ignored
 from logd.images.limits import Limits
 from logd.images.tarstream import ArchiveRefused, Source, members
 
@@ -63,11 +63,13 @@ class Gathering:
         ]
 
     def digest(self) -> str:
-        """Return a digest of names, kinds, modes and contents; times and owners don't count."""
+        """Return a digest of names, kinds, modes and contents; times don't count, owners where they are kept."""
         total = hashlib.sha256()
         for item in self._items():
             status = os.stat("/" + item.path, follow_symlinks=item.follow)
             about: list[Any] = [item.name, stat.S_IFMT(status.st_mode), stat.S_IMODE(status.st_mode)]
+            if self._selection.keeps_owners:
+                about += [status.st_uid, status.st_gid]
             if stat.S_ISLNK(status.st_mode):
                 about.append(os.readlink("/" + item.path))
             elif stat.S_ISREG(status.st_mode):
