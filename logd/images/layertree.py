@@ -59,6 +59,9 @@ class LayerTree(TreeBuilder):
         super().finish()
 
     def _add(self, name: str, member: tarfile.TarInfo, source: Source) -> None:
+        if WHITEOUT not in name:
+            super()._add(name, member, source)
+            return
         folder, _, base = name.rpartition("/")
         if any(part.startswith(WHITEOUT_META) for part in name.split("/")) and base != OPAQUE:
             return  # the notes of aufs, where the whiteouts' names come from

@@ -20,6 +20,7 @@ from typing import IO, Final, Protocol, cast
 import zstandard
 
 from logd.images.limits import Limits
+from logd.images.plainheaders import read_plain
 
 CHUNK: Final = 256 << 10
 """Bytes asked of the descriptor, and given out by a decompressor, at a time."""
@@ -185,6 +186,12 @@ class Source:
             size -= len(part)
         return b"".join(parts)
 
+    def buffered(self) -> memoryview:
+        """Return what comes next as far as it is in memory; b"" at the end only."""
+        if not self._buffer:
+            self._buffer = memoryview(next(self._chunks, b""))
+        return self._buffer
+
     def peek(self, size: int) -> bytes:
         """Return what `read` will."""
         data = self.read(size)
@@ -221,9 +228,8 @@ class Source:
         """Do nothing: the descriptor is the caller's."""
 
     def _take(self, size: int) -> memoryview:
-        if not self._buffer:
-            self._buffer = memoryview(next(self._chunks, b""))
-        part, self._buffer = self._buffer[:size], self._buffer[size:]
+        buffer = self.buffered()
+        part, self._buffer = buffer[:size], buffer[size:]
         self._position += len(part)
         return part
 
@@ -320,6 +326,21 @@ def check_pax(records: bytes) -> None:
         at = end
 
 
+def _next(archive: tarfile.TarFile, source: Source) -> tarfile.TarInfo | None:
+    """Read the next header, by tarfile if it is not plain."""
+    first = archive.firstmember is not None  # type: ignore[attr-defined]  # which its constructor has read
+    if not first and not archive.pax_headers and archive.offset >= source.tell():
+        source.skip(archive.offset - source.tell())
+        found = read_plain(source.buffered(), archive.offset, _Member) if archive.offset == source.tell() else None
+        if found is not None:
+            member, length, archive.offset = found
+            source.skip(length)
+            return member
+    member_or_end = archive.next()
+    archive.members = []  # type: ignore[attr-defined]  # it would keep every header it has seen
+    return member_or_end
+
+
 def members(source: Source, limits: Limits) -> Iterator[tarfile.TarInfo]:
     """Yield the headers; the consumer reads an entry's content from `source` before it asks for the next.
 
@@ -330,8 +351,7 @@ def members(source: Source, limits: Limits) -> Iterator[tarfile.TarInfo]:
         archive = tarfile.TarFile(
             fileobj=cast("IO[bytes]", source), tarinfo=_Member, encoding="utf-8", errors="surrogateescape"
         )
-        while (member := archive.next()) is not None:
-            archive.members = []  # type: ignore[attr-defined]  # it would keep every header it has seen
+        while (member := _next(archive, source)) is not None:
             source.header_bytes = 0
             count += 1
             if count > limits.max_entries:

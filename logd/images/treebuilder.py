@@ -23,6 +23,7 @@ from logd.images.limits import Limits
 from logd.images.tarstream import CHUNK, ArchiveRefused, Source
 
 O_DIRECTORY_PATH: Final = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW
+NEW_FILE: Final = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 FILE_TYPES: Final = (tarfile.REGTYPE, tarfile.AREGTYPE, tarfile.CONTTYPE, tarfile.GNUTYPE_SPARSE)
 NODE_TYPES: Final = {tarfile.CHRTYPE: stat.S_IFCHR, tarfile.BLKTYPE: stat.S_IFBLK, tarfile.FIFOTYPE: stat.S_IFIFO}
 REFUSING: Final = (
@@ -93,7 +94,10 @@ class TreeBuilder(ABC):
         parent = self._open_parent(folder)
         if member.type == tarfile.DIRTYPE:
             self._directory(parent, base, name, member)
-        else:
+            return
+        try:
+            self._leaf(parent, base, member, source)
+        except FileExistsError:  # seldom, and so not asked for before
             self._replace(parent, base, name)
             self._leaf(parent, base, member, source)
 
@@ -118,9 +122,9 @@ class TreeBuilder(ABC):
             raise ArchiveRefused(f"its type {member.type!r} is not known")
 
     def _file(self, parent: int, base: str, member: tarfile.TarInfo, source: Source) -> None:
-        self._count(member.size)
-        fd = os.open(base, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600, dir_fd=parent)
+        fd = os.open(base, NEW_FILE, 0o600, dir_fd=parent)
         try:
+            self._count(member.size)
             source.seek(member.offset_data)
             if member.sparse is None:
                 _copy(source, fd, member.size)
@@ -133,8 +137,8 @@ class TreeBuilder(ABC):
 
     def _symlink(self, parent: int, base: str, member: tarfile.TarInfo) -> None:
         target = member.linkname
-        self._count(len(os.fsencode(target)))
         os.symlink(target, base, dir_fd=parent)
+        self._count(len(os.fsencode(target)))
         attributes.set_at(parent, base, member)
 
     def _hard_link(self, parent: int, base: str, member: tarfile.TarInfo) -> None:
