@@ -28,6 +28,7 @@ from logd.config_kinds import (
     LISTEN_ADDRESS,
     MIRRORS,
     PATH,
+    PATHS,
     POOLS,
     PROXIES,
     RAM_SIZE,
@@ -247,6 +248,22 @@ class DaemonConfig:
         0,
         "connections that a user or an address may have to the API; 0: half of the descriptors, at most 4000",
         key=("logd", "api", "max-connections"),
+        flag="",
+        reloadable=True,
+    )
+    registry_certificates: tuple[str, ...] = _option(
+        PATHS,
+        ("/etc/logd/certs.d", "/etc/docker/certs.d"),
+        "folders in which HOST[:PORT]/ has a registry's authorities and client certificates",
+        key=("logd", "registry", "certificates"),
+        flag="",
+        reloadable=True,
+    )
+    registry_timeout: int = _option(
+        whole(1),
+        60,
+        "seconds that a registry may be silent",
+        key=("logd", "registry", "timeout"),
         flag="",
         reloadable=True,
     )

@@ -298,6 +298,10 @@ def _words(value: Any) -> tuple[str, ...]:
     return tuple(value)
 
 
+def _paths(value: Any) -> tuple[str, ...]:
+    return tuple(str(_path(one)) for one in _strings(value))
+
+
 def _listen_address(value: Any) -> str:
     match = re.fullmatch(r"(\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9.-]*):(\d{1,5})", _typed(str)(value))
     if value and (match is None or int(match[2]) > MAX_PORT):
@@ -342,6 +346,7 @@ def _cgroup_parent(value: Any) -> str:
 TEXT: Final = Kind("text", "a string", _typed(str))
 BOOLEAN: Final = Kind("bool", "true or false", _typed(bool))
 PATH: Final = Kind("text", "an absolute path", _path)
+PATHS: Final = Kind("list", "a list of absolute paths", _paths)
 STRINGS: Final = Kind("list", "a list of strings", _strings)
 HOSTS: Final = Kind("list", "a list of unix:///path, fd:// or tcp://address:port", _hosts)
 STRING_MAP: Final = Kind("map", "an object of strings", _string_map)

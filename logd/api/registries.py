@@ -12,6 +12,7 @@ from logd import references
 from logd.api.call import Call, Route, answer
 from logd.api.progress import Progress
 from logd.errors import InvalidParameter, LogdError, Unsupported
+from logd.images.image import Image
 from logd.references import Reference
 from logd.registry.settings import Credentials, credentials_of_header, read_credentials
 
@@ -22,16 +23,17 @@ def credentials_of(call: Call) -> Credentials:
 
 
 async def pull(call: Call) -> web.StreamResponse:
-    """POST /images/create?fromImage=: take an image from its registry."""
+    """POST /images/create?fromImage=: take an image from its registry, or without a tag those of all tags."""
     wanted, credentials = _wanted(call.text("fromImage"), call.text("tag")), credentials_of(call)
     platform, registries = call.text("platform"), call.parts.registries
     progress = Progress(call)
+    take = registries.pull if wanted.tag or wanted.digest else registries.pull_all
     try:
-        image = await progress.follow(lambda report: registries.pull(wanted, credentials, platform, report))
+        taken: Image | list[Image] = await progress.follow(lambda report: take(wanted, credentials, platform, report))
     except LogdError as error:
         await progress.fail(error)
     else:
-        labels = image.labels or {}
+        labels = (taken.labels or {}) if isinstance(taken, Image) else {}
         call.parts.events.publish("image", "pull", wanted.familiar, {**labels, "name": wanted.familiar_name})
     return await progress.end()
 
@@ -77,7 +79,7 @@ def _wanted(name: str, tag: str) -> Reference:
     """Return the reference that a client sends in two parts; the tag may be a digest."""
     reference = references.parse(name.removesuffix(":"))
     if not tag:
-        return reference.with_default_tag()
+        return reference
     if ":" in tag:
         return references.parse(f"{reference.name}@{tag}")
     if reference.digest:

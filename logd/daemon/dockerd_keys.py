@@ -18,7 +18,7 @@ class Foreign(NamedTuple):
 
 
 _NO_NETWORKS: Final = "logd's networks have no such setting"
-_NO_PULL: Final = "images come from archives"
+_NO_PULL: Final = "logd pushes all layers that an image has"
 _NO_SWARM: Final = "there is no swarm mode"
 _NO_CONTAINERD: Final = "containerd is not used"
 _NO_BUILDER: Final = "there is no builder"

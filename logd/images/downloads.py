@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Final
 
 from logd.errors import InvalidParameter
+from logd.images.blobs import MAX_BLOB
 from logd.images.manifests import Descriptor
 from logd.references import IDENTIFIER
 from logd.registry.remote import Remote
@@ -65,6 +66,13 @@ class Downloads:
                 del self._users[wanted.digest], self._watchers[wanted.digest]
                 if whole:
                     _remove(path)  # at once: the next one who wants it may be about to begin
+
+    async def small(self, remote: Remote, wanted: Descriptor) -> bytes:
+        """Return a blob of the size of a config. Raises LogdError."""
+        if wanted.size > MAX_BLOB:
+            raise InvalidParameter(f"the config {wanted.digest} of {wanted.size} bytes is longer than {MAX_BLOB}")
+        async with self.blob(remote, wanted, lambda *_: None) as path:
+            return await asyncio.to_thread(path.read_bytes)
 
     async def _fetch(self, remote: Remote, wanted: Descriptor, path: Path) -> None:
         def tell(status: str, current: int | None = None) -> None:

@@ -9,6 +9,7 @@ import msgspec
 
 from logd.errors import InvalidParameter
 from logd.images.config import parse_platform
+from logd.registry.words import printable
 
 INDEX_TYPES: Final = (
     "application/vnd.oci.image.index.v1+json",
@@ -103,7 +104,7 @@ def for_platform(descriptors: list[Descriptor], what: str, platform: str = "") -
 
 
 def _written(platform: Platform) -> str:
-    return "/".join(part for part in (platform.os, platform.architecture, platform.variant) if part)
+    return printable("/".join(part for part in (platform.os, platform.architecture, platform.variant) if part))
 
 
 def read_index(data: bytes, what: str) -> Index:

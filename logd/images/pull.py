@@ -4,24 +4,36 @@ Messages are Docker's, so that its client draws its bars. Source: OCI distributi
 """
 
 import asyncio
-from collections.abc import Callable, Sequence
+import contextlib
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from typing import Final
 
-from logd.errors import InvalidParameter, LogdError, NotFound, Unauthorized, Unsupported
+import msgspec
+
+from logd.errors import Forbidden, InvalidParameter, LogdError, NotFound, Unsupported
 from logd.images import config, manifests
 from logd.images.archive import PlannedImage
-from logd.images.blobs import MAX_BLOB, digest_of
-from logd.images.downloads import Downloads
+from logd.images.blobs import digest_of
+from logd.images.config import Document
+from logd.images.downloads import Downloads, name_of
 from logd.images.image import Image
 from logd.images.layers import Ingest
-from logd.images.manifests import INDEX_TYPES, MANIFEST_TYPES, Descriptor
+from logd.images.manifests import INDEX_TYPES, MANIFEST_TYPES, Descriptor, Manifest
 from logd.images.removal import short
 from logd.images.report import Report
 from logd.images.store import ImageStore
 from logd.references import Reference
 from logd.registry.remote import Remote, connected
 from logd.registry.settings import Credentials, Settings
+from logd.registry.words import printable
 
+CONFIG_TYPES: Final = (
+    "application/vnd.oci.image.config.v1+json",
+    "application/vnd.docker.container.image.v1+json",
+    "application/octet-stream",
+    "",
+)
+"""The third by Docker before 1.12, the last where there is none. Anything else is an artifact and no image."""
 SCHEMA_1: Final = "application/vnd.docker.distribution.manifest.v1+"
 MAX_DEPTH: Final = 3
 """An index of indexes is followed that far."""
@@ -39,15 +51,39 @@ class Pulls:
         """Take one image. Raises LogdError: nothing but the beginnings of blobs is left then."""
         config.parse_platform(platform)
         wanted = wanted.with_default_tag()
-        try:
-            async with connected(wanted.domain, wanted.path, self._settings(), credentials) as remote:
-                image_id, digest, new = await _One(self._store, self._downloads, remote, report).take(wanted, platform)
-        except (Unauthorized, NotFound) as error:
-            raise _in_dockers_words(wanted, error) from error
+        async with self._connected(wanted, credentials) as remote:
+            image, new = await self._one(remote, wanted, platform, report)
+        report.tell(_status(wanted, new=new))
+        return image
+
+    async def pull_all(self, wanted: Reference, credentials: Credentials, platform: str, report: Report) -> list[Image]:
+        """Take the images of all tags of a repository, one after the other. Raises LogdError; those before it stay."""
+        config.parse_platform(platform)
+        images: list[Image] = []
+        any_new = False
+        async with self._connected(wanted, credentials) as remote:
+            with _dockers_words(wanted):
+                tags = (await remote.ask("tags"))["tags"]
+            for tag in tags:
+                image, new = await self._one(remote, wanted._replace(tag=tag), platform, report)
+                images.append(image)
+                any_new |= new
+        report.tell(_status(wanted, new=any_new))
+        return images
+
+    async def _one(self, remote: Remote, wanted: Reference, platform: str, report: Report) -> tuple[Image, bool]:
+        """Return the image, and whether the name is new to it."""
+        image_id, digest, new = await _One(self._store, self._downloads, remote, report).take(wanted, platform)
         report.tell(f"Digest: {digest}")
-        state = "Downloaded newer image for" if new else "Image is up to date for"
-        report.tell(f"Status: {state} {wanted.familiar}")
-        return self._store.resolve(image_id)
+        return self._store.resolve(image_id), new
+
+    @contextlib.asynccontextmanager
+    async def _connected(self, wanted: Reference, credentials: Credentials) -> AsyncIterator[Remote]:
+        async with contextlib.AsyncExitStack() as stack:
+            opening = connected(wanted.domain, wanted.path, self._settings(), credentials)
+            with _dockers_words(wanted):
+                remote = await stack.enter_async_context(opening)
+            yield remote
 
 
 class _One:
@@ -62,10 +98,12 @@ class _One:
     async def take(self, wanted: Reference, platform: str) -> tuple[str, str, bool]:
         """Return the image's id, the digest of what the name meant, and whether the name is new to the image."""
         documents, descriptor = await self._manifest(wanted, platform)
-        self._report.about(f"Pulling from {_shown_path(wanted)}", wanted.digest or wanted.tag)
+        self._report.about(f"Pulling from {wanted.path}", wanted.digest or wanted.tag)
         manifest = manifests.read_manifest(documents[-1], descriptor)
-        data = await self._small(manifest.config)
+        _check(manifest, wanted)
+        data = await self._config(manifest.config)
         document = config.parse(data)
+        _check_platform(document, wanted, platform)
         if len(manifest.layers) != len(document.diff_ids):
             raise InvalidParameter(
                 f"invalid manifest, layers length mismatch: expected {len(manifest.layers)},"
@@ -77,41 +115,50 @@ class _One:
         known = self._store.by_id(planned.id)
         new = known is None or not {*planned.names, *planned.digests} <= {*known.names}
         async with self._store.ingest() as ingest:
-            await self._layers(ingest, manifest.layers, document.diff_ids)
+            await self._layers(ingest, manifest.layers, document.diff_ids, is_known=known is not None)
             await asyncio.to_thread(self._store.enter, [planned])
         return planned.id, top, new
 
     async def _manifest(self, wanted: Reference, platform: str) -> tuple[list[bytes], Descriptor]:
         """Return the documents from what the name means to the manifest, and the manifest's descriptor."""
         documents: list[bytes] = []
-        name = wanted.digest or wanted.tag
+        name, size = wanted.digest or wanted.tag, -1
         for _ in range(MAX_DEPTH):
-            answer = await self._remote.ask("manifest", wanted=name)
+            with _dockers_words(wanted):
+                answer = await self._remote.ask("manifest", wanted=name)
             data, media_type, digest = answer["data"].encode(), answer["media_type"], answer["digest"]
+            if size not in {-1, len(data)}:
+                raise InvalidParameter(
+                    f"manifest verification failed for digest {name}: it has {len(data)} bytes, and {size} were"
+                    " announced"
+                )
             documents.append(data)
             if media_type in INDEX_TYPES:
                 index = manifests.read_index(data, digest)
-                chosen = manifests.for_platform(index.manifests, wanted.familiar, platform)
-                if not chosen:
-                    raise NotFound(f"no matching manifest in the manifest list entries of {wanted.familiar}")
-                name = chosen[0].digest
+                chosen = _chosen(index.manifests, wanted, platform)
+                name_of(chosen.digest)
+                name, size = chosen.digest, chosen.size
                 continue
             if media_type in MANIFEST_TYPES:
                 return documents, Descriptor(digest, len(data), media_type)
-            raise _unsupported(wanted, media_type)
+            raise _unsupported(wanted, media_type, data)
         raise InvalidParameter(f"{wanted.familiar} is an index of indexes of indexes")
 
-    async def _small(self, wanted: Descriptor) -> bytes:
-        """Return a blob of the size of a config."""
-        if wanted.size > MAX_BLOB:
-            raise InvalidParameter(f"the config {wanted.digest} of {wanted.size} bytes is longer than {MAX_BLOB}")
-        async with self._downloads.blob(self._remote, wanted, lambda *_: None) as path:
-            return await asyncio.to_thread(path.read_bytes)
+    async def _config(self, wanted: Descriptor) -> bytes:
+        """Return a config, which may be there already."""
+        known = self._store.by_id(wanted.digest)
+        if known is not None:
+            return known.raw
+        return await self._downloads.small(self._remote, wanted)
 
-    async def _layers(self, ingest: Ingest, wanted: Sequence[Descriptor], diff_ids: list[str]) -> None:
+    async def _layers(
+        self, ingest: Ingest, wanted: Sequence[Descriptor], diff_ids: list[str], *, is_known: bool
+    ) -> None:
         """Have all layers: they come side by side, and are unpacked from the lowest to the top one."""
         chain = config.chain_ids(diff_ids)
         there = [self._store.lease(ingest, chain_id) for chain_id in chain]
+        if is_known and all(there):
+            return
         for one, is_there in zip(wanted, there, strict=True):
             self._report.tell("Already exists" if is_there else "Pulling fs layer", short(one.digest))
         unpacked = [asyncio.Event() for _ in chain]
@@ -163,13 +210,52 @@ async def _then(before: asyncio.Event | None) -> None:
         await before.wait()
 
 
-def _shown_path(wanted: Reference) -> str:
-    """Return the name without registry where that is Docker's own: `library/busybox`, `host:5000/app`."""
-    return wanted.path if wanted.domain == "docker.io" else wanted.name
+def _status(wanted: Reference, *, new: bool) -> str:
+    return f"Status: {'Downloaded newer image' if new else 'Image is up to date'} for {wanted.familiar}"
 
 
-def _unsupported(wanted: Reference, media_type: str) -> LogdError:
-    if media_type.startswith(SCHEMA_1):
+def _check(manifest: Manifest, wanted: Reference) -> None:
+    """Refuse what is no image, and descriptors that can't be right. Raises InvalidParameter."""
+    if manifest.config.media_type not in CONFIG_TYPES:
+        kind = printable(manifest.config.media_type)
+        raise InvalidParameter(f"{wanted.familiar} is no image: unsupported media type {kind} of its config")
+    for one in (manifest.config, *manifest.layers):
+        name_of(one.digest)
+        if one.size < 0:
+            raise InvalidParameter(f"invalid manifest: {one.digest} has a size of {one.size} bytes")
+
+
+def _check_platform(document: Document, wanted: Reference, platform: str) -> None:
+    """Refuse an image of another platform than was asked for, whose index did not tell. Raises NotFound."""
+    if not platform:
+        return
+    asked = config.parse_platform(platform)
+    actual = (document.os or "linux", document.architecture or "", document.variant or "")
+    if asked[:2] != actual[:2] or (asked[2] and actual[2] and asked[2] != actual[2]):
+        raise NotFound(
+            f"image with reference {wanted.familiar} was found but does not match the specified platform: wanted"
+            f" {_written(asked)}, actual: {_written(actual)}"
+        )
+
+
+def _chosen(found: list[Descriptor], wanted: Reference, platform: str) -> Descriptor:
+    """Return the manifest of the platform. Raises NotFound."""
+    asked = _written(config.parse_platform(platform))
+    try:
+        chosen = manifests.for_platform(found, wanted.familiar, asked)
+    except InvalidParameter as error:
+        raise NotFound(f"no matching manifest for {asked} in the manifest list entries: {error}") from error
+    if not chosen:
+        raise NotFound(f"no matching manifest in the manifest list entries: {wanted.familiar} has no image")
+    return chosen[0]
+
+
+def _written(platform: Sequence[str]) -> str:
+    return printable("/".join(part for part in platform if part))
+
+
+def _unsupported(wanted: Reference, media_type: str, data: bytes) -> LogdError:
+    if media_type.startswith(SCHEMA_1) or _schema_of(data) == 1:
         return Unsupported(
             "Docker Image Format v1 and Docker Image manifest version 2, schema 1 support has been removed. Suggest"
             f" the author of {wanted} to upgrade the image to the OCI Format or Docker Image manifest v2, schema 2."
@@ -177,10 +263,29 @@ def _unsupported(wanted: Reference, media_type: str) -> LogdError:
     return InvalidParameter(f"{wanted.familiar} is of media type {media_type!r}, which is no image")
 
 
-def _in_dockers_words(wanted: Reference, error: LogdError) -> LogdError:
-    if isinstance(error, NotFound) and "manifest unknown" in str(error):
-        return NotFound(f"manifest for {wanted.familiar} not found: {error}")
-    if isinstance(error, NotFound) and "no matching manifest" in str(error):
-        return error
-    what = "repository does not exist or may require 'docker login'"
-    return NotFound(f"pull access denied for {wanted.familiar_name}, {what}: {error}")
+class _Schema(msgspec.Struct, rename="camel"):
+    schema_version: int = 0
+
+
+def _schema_of(data: bytes) -> int:
+    try:
+        return msgspec.json.decode(data, type=_Schema).schema_version
+    except msgspec.DecodeError:
+        return 0
+
+
+@contextlib.contextmanager
+def _dockers_words(wanted: Reference) -> Iterator[None]:
+    """Have the registry's refusals told as Docker does."""
+    try:
+        yield
+    except (Forbidden, NotFound) as error:
+        code = str(error).partition(":")[0]
+        if code == "denied":
+            what = "repository does not exist or may require 'docker login'"
+            raise NotFound(f"pull access denied for {wanted.familiar_name}, {what}: {error}") from error
+        if code == "manifest unknown":
+            raise NotFound(f"manifest for {wanted.familiar} not found: {error}") from error
+        if code == "name unknown":
+            raise NotFound(f"repository {wanted.familiar_name} not found: {error}") from error
+        raise

@@ -43,17 +43,17 @@ class Pushes:
         if wanted.digest:
             raise Unsupported("cannot push a digest reference")
         names = [name for image in self._store.list() for name in image.names if name.tag and name.name == wanted.name]
-        found = sorted(name for name in names if not wanted.tag or name.tag == wanted.tag)
-        if not found and wanted.tag:
-            raise NotFound(f"tag does not exist: {wanted.familiar}")
-        if not found:
+        if not names:
             raise NotFound(f"An image does not exist locally with the tag: {wanted.familiar_name}")
+        found = sorted(name for name in names if not wanted.tag or name.tag == wanted.tag)
+        if not found:
+            raise NotFound(f"tag does not exist: {wanted.familiar}")
         return found
 
     async def push(self, wanted: Reference, credentials: Credentials, report: Report) -> None:
         """Send what `wanted` means: see `chosen`. Raises LogdError."""
-        names = self.chosen(wanted)
         report.tell(f"The push refers to repository [{wanted.name}]")
+        names = self.chosen(wanted)
         images = {name: self._store.resolve(str(name)) for name in names}
         mounts = sorted({one for image in images.values() for one in self._elsewhere(image, wanted)})
         try:

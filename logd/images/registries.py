@@ -1,6 +1,5 @@
 """Images to and from registries, by the daemon's settings."""
 
-import asyncio
 import contextlib
 import os
 from typing import Any, Final
@@ -9,7 +8,7 @@ import msgspec
 
 from logd import references
 from logd.config import DaemonConfig
-from logd.errors import InvalidParameter, Unauthorized
+from logd.errors import InvalidParameter
 from logd.images import config as image_config
 from logd.images.downloads import Downloads
 from logd.images.image import Image
@@ -38,6 +37,10 @@ class Registries:
         """Take an image: see Pulls."""
         return await self._pulls.pull(wanted, credentials, platform, report)
 
+    async def pull_all(self, wanted: Reference, credentials: Credentials, platform: str, report: Report) -> list[Image]:
+        """Take the images of all tags: see Pulls."""
+        return await self._pulls.pull_all(wanted, credentials, platform, report)
+
     async def push(self, wanted: Reference, credentials: Credentials, report: Report) -> None:
         """Give an image: see Pushes."""
         await self._pushes.push(wanted, credentials, report)
@@ -49,10 +52,7 @@ class Registries:
         """
         domain = _domain_of(credentials.serveraddress)
         async with connected(domain, "", self.settings(), credentials, mirrors=False) as remote:
-            try:
-                return str((await remote.ask("check"))["identity_token"])
-            except Unauthorized as error:
-                raise Unauthorized(f'Get "https://{domain}/v2/": {error}') from error
+            return str((await remote.ask("check"))["identity_token"])
 
     async def look(self, wanted: Reference, credentials: Credentials) -> dict[str, Any]:
         """Return Docker's DistributionInspect of what a name means in its registry. Raises NotFound."""
@@ -69,8 +69,7 @@ class Registries:
         return {"Descriptor": about, "Platforms": platforms}
 
     async def _platform(self, remote: Remote, wanted: Descriptor) -> dict[str, str]:
-        async with self._downloads.blob(remote, wanted, lambda *_: None) as path:
-            document = image_config.parse(await asyncio.to_thread(path.read_bytes))
+        document = image_config.parse(await self._downloads.small(remote, wanted))
         found = {"architecture": document.architecture or "", "os": document.os or "linux"}
         return found | ({"variant": document.variant} if document.variant else {})
 
@@ -84,6 +83,8 @@ class Registries:
             https_proxy=config.proxies.https_proxy or _environment("HTTPS_PROXY"),
             no_proxy=config.proxies.no_proxy or _environment("NO_PROXY"),
             attempts=config.max_download_attempts,
+            certificates=config.registry_certificates,
+            timeout=config.registry_timeout,
         )
 
 

@@ -4,6 +4,7 @@ The file is the blob's beginning, however often the transfer broke off: another 
 """
 
 import asyncio
+import fcntl
 import hashlib
 import os
 from collections.abc import Callable
@@ -11,8 +12,9 @@ from pathlib import Path
 from typing import Final
 
 from logd.errors import InvalidParameter, Unavailable
-from logd.registry.connection import Refused
-from logd.registry.repository import LINE_ERRORS, Repository, told
+from logd.registry.connection import Busy, Refused
+from logd.registry.repository import LINE_ERRORS, Repository
+from logd.registry.words import told
 
 CHUNK: Final = 1 << 20
 PROGRESS: Final = 1 << 20
@@ -32,7 +34,7 @@ async def download(
     is not what its digest says or of another size; then the file is gone. Unavailable if the registry fails again and
     again; then the file stays for the next time. NotFound, Refused and the like at once.
     """
-    fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+    fd = await asyncio.to_thread(_open_alone, path)
     try:
         partial = _Partial(fd)
         await asyncio.to_thread(partial.read)
@@ -44,6 +46,20 @@ async def download(
         raise
     finally:
         os.close(fd)
+
+
+def _open_alone(path: Path) -> int:
+    """Open the file once no other process writes to it, such as that of a pull which is being given up."""
+    while True:
+        fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX)
+            if os.fstat(fd).st_nlink:
+                return fd
+        except BaseException:
+            os.close(fd)
+            raise
+        os.close(fd)  # it was removed while we waited
 
 
 class _Partial:
@@ -88,7 +104,7 @@ async def _complete(
     if partial.have > size:
         partial.clear()
     while partial.have < size:
-        before = partial.have
+        before, asked_for = partial.have, 0
         try:
             await _continue(repository, digest, size, partial, tell)
             problem = f"the transfer ended after {partial.have} bytes of {size}"
@@ -99,12 +115,13 @@ async def _complete(
             problem = str(error)
         except (Unavailable, *LINE_ERRORS) as error:
             problem = told(error)
+            asked_for = error.pause_s if isinstance(error, Busy) else 0
         if partial.have >= size:
             return
         failed = 1 if partial.have - before >= PROGRESS else failed + 1
         if failed >= attempts:
             raise Unavailable(problem)
-        pause = PAUSES_S[min(failed, len(PAUSES_S)) - 1]
+        pause = max(asked_for, PAUSES_S[min(failed, len(PAUSES_S)) - 1])
         waits(pause)
         await asyncio.sleep(pause)
 

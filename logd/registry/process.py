@@ -8,11 +8,12 @@ then {"id": n, "do": VERB, …}, answered by any number of {"id": n, "current": 
 and one {"id": n, "result": {…}} or {"id": n, "error": CLASS of logd.errors, "message": …}; the opening has the id 0.
 
     manifest  wanted (tag or digest)           data (text), media_type, digest
+    tags                                       tags, all of them
     blob      digest, size, path               –
     has_blob  digest                           there
     upload    digest, size, path, mount_from   there (it was), mounted (from which repository), uploaded
     put       name, data, media_type           digest
-    check                                      identity_token, host
+    check                                      identity_token
 
 It is a process of its own because what it reads is a stranger's, and because digesting and copying a registry's
 gigabytes would hold up whoever reads logs. It ends when its stdin does.
@@ -33,9 +34,10 @@ import msgspec
 from logd import errors
 from logd.errors import LogdError
 from logd.registry.download import download
-from logd.registry.repository import LINE_ERRORS, Repository, told
+from logd.registry.repository import LINE_ERRORS, Repository
 from logd.registry.settings import Credentials, Settings
 from logd.registry.upload import upload
+from logd.registry.words import told
 
 MAX_LINE: Final = 32 << 20
 """Bytes of a request; the longest has a manifest in it."""
@@ -83,8 +85,7 @@ class Process:
         try:
             result = await self._do(request)
         except LogdError as error:
-            name = type(error).__name__
-            say(id=request.id, error=name if hasattr(errors, name) else "LogdError", message=str(error))
+            say(id=request.id, error=class_of(error), message=str(error))
         except LINE_ERRORS as error:
             say(id=request.id, error="Unavailable", message=told(error))
         else:
@@ -96,6 +97,8 @@ class Process:
             case "manifest":
                 found = await repository.manifest(request.wanted)
                 return {"data": found.data.decode(), "media_type": found.media_type, "digest": found.digest}
+            case "tags":
+                return {"tags": await repository.tags()}
             case "blob":
                 await download(
                     repository,
@@ -118,8 +121,13 @@ class Process:
                 }
             case "check":
                 await repository.check()
-                return {"identity_token": repository.identity_token, "host": repository.endpoint.host}
+                return {"identity_token": repository.identity_token}
         raise LogdError(f"{request.do!r} is not known")
+
+
+def class_of(error: LogdError) -> str:
+    """Return the name of the error's class in logd.errors, or of the one that it is derived from."""
+    return next(kind.__name__ for kind in type(error).__mro__ if hasattr(errors, kind.__name__))
 
 
 def say(**line: Any) -> None:
@@ -154,8 +162,7 @@ async def serve() -> None:
         try:
             await repository.open(mirrors=opening.mirrors, mount_from=opening.mount_from)
         except LogdError as error:
-            name = type(error).__name__
-            say(id=0, error=name if hasattr(errors, name) else "LogdError", message=str(error))
+            say(id=0, error=class_of(error), message=str(error))
             return
         say(id=0, result={})
         process = Process(repository, opening.settings.attempts)

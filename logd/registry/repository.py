@@ -5,19 +5,19 @@ Source: OCI distribution-spec, "Pull" and "Push".
 
 import contextlib
 import hashlib
-import os
 import re
-import socket
 from collections.abc import AsyncIterator, Callable, Sequence
 from typing import Final, NamedTuple, Self
 
 import aiohttp
+import msgspec
 from yarl import URL
 
-from logd.errors import InvalidParameter, LogdError, NotFound
+from logd.errors import InvalidParameter, LogdError, NotFound, Unauthorized
 from logd.registry.connection import Connection, Refused
 from logd.registry.endpoint import Endpoint, endpoints
-from logd.registry.settings import Credentials, Settings
+from logd.registry.settings import NOBODY, Credentials, Settings
+from logd.registry.words import told
 
 MAX_MANIFEST: Final = 4 << 20
 """Bytes; the specification has registries take at least as much."""
@@ -31,6 +31,12 @@ ACCEPTED: Final = (
     "application/vnd.docker.distribution.manifest.v1+json",
 )
 """Asked for; those of schema 1 too, so that they can be refused by name."""
+SCHEMA_1: Final = "application/vnd.docker.distribution.manifest.v1+"
+MAX_TAGS: Final = 100_000
+"""Of one repository."""
+TAGS_AT_ONCE: Final = 1000
+TAG: Final = re.compile(r"\w[\w.-]{0,127}", re.ASCII)
+_NEXT: Final = re.compile(r'\s*<([^>]*)>\s*;(?:.*;)?\s*rel="?next"?\s*(?:;.*)?', re.IGNORECASE)
 _RANGE: Final = re.compile(r"bytes (\d+)-\d+/(?:\d+|\*)")
 
 
@@ -50,6 +56,10 @@ class Rest(NamedTuple):
     chunks: AsyncIterator[bytes]
 
 
+class _Tags(msgspec.Struct):
+    tags: list[str] | None = None
+
+
 class Repository:
     """`path` in the registry `domain`; `actions` are pull, or push and pull. To be closed, as a context manager."""
 
@@ -59,6 +69,8 @@ class Repository:
         self._settings = settings
         self._credentials = credentials
         self._actions = actions
+        self._scopes: list[str] = []
+        self._endpoints: list[Endpoint] = []
         self._connections: list[Connection] = []
         self._current: Connection | None = None
 
@@ -74,30 +86,49 @@ class Repository:
 
         Raises LogdError with what the last one said.
         """
-        scopes = [f"repository:{self._path}:{self._actions}", *(f"repository:{one}:pull" for one in mount_from)]
-        if not self._path:
-            scopes = []
-        found = await endpoints(self._domain, self._settings, mirrors=mirrors)
+        if self._path:
+            mounts = [f"repository:{one}:pull" for one in mount_from]
+            self._scopes = [f"repository:{self._path}:{self._actions}", *mounts]
+        self._endpoints = await endpoints(self._domain, self._settings, mirrors=mirrors)
+        self._current = await self._connect()
+
+    async def _connect(self) -> Connection:
+        """Return the next endpoint that answers. Raises LogdError with what the last one said.
+
+        Credentials are the registry's, and its mirrors don't get them.
+        """
         problem: Exception | None = None
-        for endpoint in found:
-            connection = Connection(endpoint, self._settings, self._credentials, scopes)
+        while self._endpoints:
+            endpoint = self._endpoints.pop(0)
+            credentials = NOBODY if endpoint.mirror else self._credentials
+            connection = Connection(endpoint, self._settings, credentials, self._scopes)
             try:
                 await _greet(connection)
             except LINE_ERRORS as error:
+                problem = Refused(f'Get "{endpoint.url}/v2/": {told(error)}')
+            except LogdError as error:
                 problem = error
-                await connection.__aexit__()
-                continue
-            except LogdError:
-                await connection.__aexit__()
                 if not endpoint.mirror:
-                    raise
-                continue
-            self._connections.append(connection)
-            if not endpoint.mirror:
-                break
-        if not self._connections:
-            raise Refused(f'Get "{found[-1].url}/v2/": {told(problem)}')
-        self._current = self._connections[0]
+                    self._endpoints.clear()
+            else:
+                self._connections.append(connection)
+                if not endpoint.mirror:
+                    self._endpoints.clear()
+                return connection
+            await connection.__aexit__()
+        raise problem or Refused("no endpoint is left")
+
+    async def _from_current_on(self) -> AsyncIterator[Connection]:
+        """Yield the endpoint that answers now, and then those to ask if that one lacks something."""
+        number = self._connections.index(self._connection)
+        while True:
+            if number == len(self._connections):
+                await self._connect()
+            yield self._connections[number]
+            number += 1
+
+    def _is_last(self, connection: Connection) -> bool:
+        return connection is self._connections[-1] and not self._endpoints
 
     @property
     def endpoint(self) -> Endpoint:
@@ -116,35 +147,67 @@ class Repository:
 
     async def check(self) -> None:
         """Ask for nothing but whether the credentials are good. Raises Unauthorized."""
-        async with self._connection.request("GET", "/v2/"):
-            pass
+        try:
+            async with self._connection.request("GET", "/v2/"):
+                pass
+        except Unauthorized as error:
+            raise Unauthorized(f'Get "{self._connection.endpoint.url}/v2/": {error}') from error
 
     async def manifest(self, wanted: str) -> Found:
         """Return what a tag or digest names, of the first endpoint that has it. Raises NotFound, InvalidParameter."""
-        for connection in self._connections:
+        async for connection in self._from_current_on():
             try:
                 found = await self._manifest(connection, wanted)
             except (*LINE_ERRORS, LogdError):
-                if connection is self._connections[-1]:
+                if self._is_last(connection):
                     raise
                 continue
             self._current = connection
             return found
-        raise NotFound(f"manifest unknown: {wanted}")
+        raise AssertionError
 
     async def _manifest(self, connection: Connection, wanted: str) -> Found:
         headers = {"Accept": ", ".join(ACCEPTED)}
         async with connection.request("GET", f"/v2/{self._path}/manifests/{wanted}", headers=headers) as response:
-            data = b""
-            async for chunk in response.content.iter_any():
-                data += chunk
-                if len(data) > MAX_MANIFEST:
-                    raise InvalidParameter(f"the manifest of {wanted} is longer than {MAX_MANIFEST} bytes")
+            data = await _whole(response, f"the manifest of {wanted}")
             media_type = response.content_type
+            said = response.headers.get("Docker-Content-Digest", "")
         digest = f"sha256:{hashlib.sha256(data).hexdigest()}"
-        if wanted.startswith("sha256:") and digest != wanted:
-            raise InvalidParameter(f"manifest verification failed for digest {wanted}: it has {digest}")
+        if wanted.startswith("sha256:"):
+            said = wanted
+        elif media_type.startswith(SCHEMA_1):  # whose digest is not that of all its bytes
+            said = ""
+        if said.startswith("sha256:") and digest != said:
+            raise InvalidParameter(f"manifest verification failed for digest {said}: it has {digest}")
+        try:
+            data.decode()
+        except UnicodeDecodeError as error:
+            raise InvalidParameter(f"the manifest of {wanted} is not JSON: {error}") from error
         return Found(data, media_type, digest)
+
+    async def tags(self) -> list[str]:
+        """Return all tags of the repository, in the registry's order. Raises NotFound, InvalidParameter."""
+        where: str | URL = f"/v2/{self._path}/tags/list?n={TAGS_AT_ONCE}"
+        found: dict[str, None] = {}
+        while True:
+            async with self._connection.request("GET", where) as response:
+                data = await _whole(response, f"the list of {self._path}'s tags")
+                links = [_NEXT.fullmatch(part) for part in response.headers.getall("Link", [])]
+                base = response.url
+            try:
+                new = msgspec.json.decode(data, type=_Tags).tags or []
+            except msgspec.DecodeError as error:
+                raise InvalidParameter(f"the registry's list of tags: {error}") from error
+            if wrong := [tag for tag in new if not TAG.fullmatch(tag)]:
+                raise InvalidParameter(f"the registry has a tag that can't be one: {wrong[0][:200]!r}")
+            before = len(found)
+            found |= dict.fromkeys(new)
+            if len(found) > MAX_TAGS:
+                raise InvalidParameter(f"{self._path} has more than {MAX_TAGS} tags")
+            link = next((match[1] for match in links if match), "")
+            if not link or len(found) == before:
+                return list(found)
+            where = self._connection.target(base, link)
 
     async def has_manifest(self, wanted: str) -> bool:
         """Say whether the registry has a manifest."""
@@ -163,7 +226,16 @@ class Repository:
         """
         headers = {"Range": f"bytes={offset}-"} if offset else {}
         where = f"/v2/{self._path}/blobs/{digest}"
-        async with self._connection.request("GET", where, headers=headers, expect=(200, 206, 416)) as response:
+        async with contextlib.AsyncExitStack() as stack:
+            async for connection in self._from_current_on():
+                asked = connection.request("GET", where, headers=headers, expect=(200, 206, 416))
+                try:
+                    response = await stack.enter_async_context(asked)
+                except (*LINE_ERRORS, LogdError):
+                    if self._is_last(connection):
+                        raise
+                else:
+                    break
             if response.status == 416:
                 raise Refused(f"the registry has no byte {offset} of {digest}")
             start = 0
@@ -192,7 +264,7 @@ class Repository:
     async def upload(self, where: URL, digest: str, size: int, chunks: Callable[[], AsyncIterator[bytes]]) -> None:
         """Send a blob of `size` bytes in one piece, and have the registry verify it."""
         headers = {"Content-Length": str(size), "Content-Type": "application/octet-stream"}
-        async with self._connection.request("PATCH", where, headers=headers, data=chunks(), expect=(202,)) as response:
+        async with self._connection.request("PATCH", where, headers=headers, data=chunks, expect=(202,)) as response:
             where = self._location(response)
         async with self._connection.request("PUT", where.update_query(digest=digest), expect=(201,)):
             pass
@@ -208,7 +280,7 @@ class Repository:
         text = response.headers.get("Location", "")
         if not text:
             raise Refused("the registry does not say where to send the blob")
-        return response.url.join(URL(text, encoded=True))
+        return self._connection.target(response.url, text)
 
 
 async def _greet(connection: Connection) -> None:
@@ -217,15 +289,10 @@ async def _greet(connection: Connection) -> None:
         pass
 
 
-def told(error: BaseException | None) -> str:
-    """Return what an error of the line says, in one line."""
-    if isinstance(error, TimeoutError):
-        return "the registry does not answer (timeout)"
-    cause = getattr(error, "os_error", error)
-    if isinstance(cause, socket.gaierror):
-        text = f"lookup of its address: {cause.strerror}"
-    elif isinstance(cause, OSError) and cause.errno:
-        text = os.strerror(cause.errno).lower()
-    else:
-        text = str(error)
-    return " ".join(text.split()) or type(error).__name__
+async def _whole(response: aiohttp.ClientResponse, what: str) -> bytes:
+    data = b""
+    async for chunk in response.content.iter_any():
+        data += chunk
+        if len(data) > MAX_MANIFEST:
+            raise InvalidParameter(f"{what} is longer than {MAX_MANIFEST} bytes")
+    return data

@@ -6,7 +6,8 @@ from pathlib import Path
 from typing import Any, Final
 
 from logd.errors import Unavailable
-from logd.registry.repository import LINE_ERRORS, Repository, told
+from logd.registry.repository import LINE_ERRORS, Repository
+from logd.registry.words import told
 
 CHUNK: Final = 256 << 10
 PAUSE_S: Final = 2
