@@ -312,6 +312,7 @@ HOSTILE = {
     "truncated gzip": (COMPRESS["gzip"](tar(file("a", os.urandom(5000))))[:-9], "ends too early"),
     "truncated zstd": (COMPRESS["zstd"](tar(file("a", os.urandom(5000))))[:-9], "ends too early"),
     "truncated xz": (COMPRESS["xz"](tar(file("a", os.urandom(5000))))[:-9], "ends too early"),
+    "gzip with reserved flags": (b"\x1f\x8b\x08\x20" + COMPRESS["gzip"](tar(file("a")))[4:], "damaged"),
     "garbage after gzip": (COMPRESS["gzip"](tar(file("a"))) + b"garbage", "damaged"),
     "damaged gzip": (COMPRESS["gzip"](tar(file("a", b"1" * 9999)))[:-6] + b"\0" * 6, "damaged"),
 }
