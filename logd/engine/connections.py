@@ -17,20 +17,21 @@ import msgspec
 
 from logd.container import Container
 from logd.endpoint import Endpoint
+from logd.engine.bridges import Bridges
 from logd.engine.names import Registry
 from logd.engine.networks import Networks, is_member
 from logd.engine.saving import StateWriter
+from logd.engine.tasks import Tasks
 from logd.errors import Conflict, Forbidden, InvalidParameter, LogdError
 from logd.network import links, namespaces
 from logd.network.ipam import IPAddress, check_address, choose_address, exhausted
-from logd.network.links import Bridge, Gateway, Interface, NameTaken
-from logd.network.state import DEFAULT_BRIDGE, OPTION_NAME, VETH_PREFIX, Network, Subnet
+from logd.network.links import Gateway, Interface
+from logd.network.state import VETH_PREFIX, Network, Subnet
 from logd.runtime.network_files import RESOLVER, NetworkSetup, add_addresses, remove_addresses
 from logd.spec import EndpointIPAMConfig, EndpointSettings
 
 log = logging.getLogger(__name__)
 
-BRIDGE_TRIES: Final = 100
 SHARED_NETWORK: Final = (
     "container sharing network namespace with another container or host cannot be connected to any other network"
 )
@@ -41,12 +42,15 @@ NO_NETWORK: Final = "container cannot be connected to multiple networks with one
 class Connections:
     """The containers' interfaces."""
 
-    def __init__(self, networks: Networks, registry: Registry, writer: StateWriter) -> None:
+    def __init__(self, networks: Networks, registry: Registry, writer: StateWriter, tasks: Tasks) -> None:
         self._networks = networks
         self._registry = registry
         self._writer = writer
-        self._up: set[str] = set()
-        """The networks whose bridges are known to be there."""
+        self._bridges = Bridges(networks, tasks)
+
+    async def close(self) -> None:
+        """Leave nothing that no container needs; those that run go on."""
+        await self._bridges.close()
 
     # -- a container's life --------------------------------------------------------------------------------------
 
@@ -67,7 +71,7 @@ class Connections:
             if network.is_default and not networks.endpoints_in(network):
                 network = await networks.settle_default()
             container.endpoints.append(self._admit(network, container, settings))
-            await self._raise_bridge(networks.get(network.id))
+            await self._bridges.have(networks.get(network.id))
 
     async def build(self, container: Container, endpoints: Iterable[Endpoint] | None = None) -> None:
         """Make the namespace and the interfaces of a container that has its addresses. Raises LogdError, OSError."""
@@ -107,7 +111,7 @@ class Connections:
         async with self._networks.lock:
             container.endpoints = []
             self._networks.occupants.pop(container.id, None)
-            await self._lower_bridges(left)
+            self._bridges.begin_lowering(left)
 
     async def _tell_quietly(self) -> None:
         try:
@@ -166,44 +170,7 @@ class Connections:
             raise exhausted(block.version, network.name, network.id)
         return chosen
 
-    # -- bridges -------------------------------------------------------------------------------------------------
-
-    async def _raise_bridge(self, network: Network) -> None:
-        """Have the bridge of a network, and the host forward packets where they go on from there."""
-        if network.id in self._up and links.exists(network.bridge):
-            return
-        for number in range(BRIDGE_TRIES):
-            try:
-                await asyncio.to_thread(links.ensure_bridge, self._bridge(network))
-                break
-            except NameTaken:
-                if not network.is_default:
-                    raise
-                name = f"{DEFAULT_BRIDGE.rstrip('0')}{number}"
-                options = {**network.options, OPTION_NAME: name}
-                network = msgspec.structs.replace(network, bridge=name, options=options)
-        else:
-            raise LogdError(
-                f"no name is free for the bridge of network {network.name}: all of {DEFAULT_BRIDGE}… are taken"
-            )
-        if network != self._networks.get(network.id):
-            await self._networks.replace(network)
-        if not network.internal and self._networks.forwards:
-            await asyncio.to_thread(_forward, network)
-        self._up.add(network.id)
-
-    async def _lower_bridges(self, network_ids: Iterable[str]) -> None:
-        """Remove the bridges that nobody is in any more."""
-        for network_id in network_ids:
-            network = self._networks.find(network_id)
-            if network is None or self._networks.endpoints_in(network):
-                continue
-            self._up.discard(network_id)
-            await asyncio.to_thread(links.remove_bridge, network.bridge, self._networks.alias_of(network))
-
-    def _bridge(self, network: Network) -> Bridge:
-        addresses = tuple(f"{one.gateway}/{ipaddress.ip_network(one.subnet).prefixlen}" for one in network.subnets)
-        return Bridge(network.bridge, self._networks.alias_of(network), addresses, network.mtu)
+    # -- interfaces ----------------------------------------------------------------------------------------------
 
     def _interface(self, endpoint: Endpoint) -> Interface:
         network = self._networks.get(endpoint.network_id)
@@ -255,9 +222,10 @@ class Connections:
             container.endpoints = [*container.endpoints, endpoint]
             self._networks.occupants[container.id] = container
             try:
-                await self._raise_bridge(self._networks.get(network.id))
+                await self._bridges.have(self._networks.get(network.id))
             except (LogdError, OSError):
                 container.endpoints = [one for one in container.endpoints if one != endpoint]
+                self._bridges.begin_lowering([network.id])
                 raise
         try:
             await self._writer.saved(container)  # so that a daemon that ends now leaves nothing that is not known
@@ -292,7 +260,7 @@ class Connections:
         await asyncio.to_thread(links.unplug, [endpoint.host_interface])
         async with self._networks.lock:
             container.endpoints = [one for one in container.endpoints if one.id != endpoint.id]
-            await self._lower_bridges([endpoint.network_id])
+            self._bridges.begin_lowering([endpoint.network_id])
         sandbox = self._networks.sandbox(container.id)
         if sandbox.exists():
             await asyncio.to_thread(links.set_gateways, sandbox, self._gateways(container))
@@ -350,7 +318,7 @@ class Connections:
             for container in members:
                 for endpoint in container.endpoints:
                     if network := networks.find(endpoint.network_id):
-                        await self._raise_bridge(network)
+                        await self._bridges.have(network)
         for container in members:
             try:
                 await self.build(
@@ -372,13 +340,8 @@ class Connections:
                 namespaces.remove(sandbox)
         for bridge, alias in links.bridges_of(f"{self._networks.alias} ").items():
             links.unplug([one for one in links.ports_of(bridge) if one not in known and one.startswith(VETH_PREFIX)])
-            if alias.rpartition(" ")[2] not in self._up:
+            if alias.rpartition(" ")[2] not in self._networks.raised:
                 links.remove_bridge(bridge, alias)
-
-
-def _forward(network: Network) -> None:
-    if links.set_forwarding(ipv6=network.enable_ipv6):
-        log.info("the host forwards packets from now on: network %s has a way out", network.name)
 
 
 def has_sandbox(container: Container) -> bool:

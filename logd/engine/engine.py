@@ -87,6 +87,7 @@ class Engine:
         """Finish writing; containers and their standard input stay as they are. Attachments end."""
         self._world.closing = True
         await self._world.tasks.finish(SHUTDOWN_WAIT_S)
+        await self._world.connections.close()
         await self._world.deliveries.close()
         self._lifecycle.execs.close()
         self._world.writer.close()

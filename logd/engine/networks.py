@@ -63,6 +63,8 @@ class Networks:
         self._telling = asyncio.Lock()
         self.occupants: dict[str, Container] = {}
         """The containers that have endpoints, by id; a removed one too, until its interfaces are gone."""
+        self.raised: set[str] = set()
+        """The ids of the networks whose bridges are there, also that of one whose last container has just left."""
         self.lock = asyncio.Lock()
         self.took: Callable[[str, float], None] = lambda action, seconds: None
         """Called with what dockerd times for containers that enter and leave: allocate, connect, release."""
@@ -98,7 +100,7 @@ class Networks:
     async def settle_default(self) -> Network:
         """Make the network "bridge" as the settings say, with a subnet that hides none of the host's, if it is idle."""
         known = self.by_name("bridge")
-        if known is not None and self.endpoints_in(known):
+        if known is not None and (known.id in self.raised or self.endpoints_in(known)):
             return known
         host = await asyncio.to_thread(host_networks, self._links())
         network = default_bridge(self._config, known, lambda version: self._choose(version, known, host), host)
@@ -192,7 +194,7 @@ class Networks:
             for one in self.occupants.values()
             if is_member(one)
         ]
-        return NetworkView(networks=tuple(self.all()), members=tuple(members))
+        return NetworkView(networks=tuple(self.all()), members=tuple(members), raised=frozenset(self.raised))
 
     # -- the verbs -----------------------------------------------------------------------------------------------
 
@@ -278,6 +280,7 @@ class Networks:
                 await asyncio.to_thread(store.delete, self.folder, network.id)
                 if links.exists(network.bridge):  # containers that have ended are on their way out
                     await asyncio.to_thread(links.remove_bridge, network.bridge, self.alias_of(network))
+                self.raised.discard(network.id)
             except (LogdError, OSError) as error:
                 self._networks[network.id] = network
                 raise LogdError(f"can't remove network {network.name}: {error}") from error

@@ -55,7 +55,7 @@ class World:
         self.writer = StateWriter(self.tasks)
         self.volumes = Volumes(self.volumes_dir, self.trash_dir, self.events, self.volume_users)
         self.networks = Networks(self.config, self.events, self.registry)
-        self.connections = Connections(self.networks, self.registry, self.writer)
+        self.connections = Connections(self.networks, self.registry, self.writer, self.tasks)
         self.use = Use(self.config, self.samples)
 
     @property

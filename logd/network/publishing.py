@@ -84,7 +84,7 @@ class Publishing:
         networks = {network.id: network for network in view.networks}
         self._end_relays({member.container_id for member in view.members if _exits(member)})
         self._settle_claims(view.members, networks)
-        used = {endpoint.network_id for member in view.members for endpoint in member.endpoints}
+        used = view.raised.union(endpoint.network_id for member in view.members for endpoint in member.endpoints)
         bridges = [_bridge(one) for one in view.networks if one.driver == "bridge" and one.bridge and one.id in used]
         forwards = [one for member in view.members for one in self._forwards_to(member)]
         self._settle_relays(view.members)

@@ -105,6 +105,8 @@ class NetworkView(msgspec.Struct, kw_only=True, frozen=True):
 
     networks: tuple[Network, ...]
     members: tuple[Member, ...]
+    raised: frozenset[str] = frozenset()
+    """The ids of the networks whose bridges are there, with members or for a moment without."""
 
     def network(self, network_id: str) -> Network | None:
         """Return a network by its whole id."""

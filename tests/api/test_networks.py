@@ -74,6 +74,13 @@ class World:
                 found[bridge] = sorted(port.name for port in Path(f"/sys/class/net/{bridge}/brif").iterdir())
         return found
 
+    def bridge_numbers(self):
+        found = {}
+        for bridge in self.daemon.bridges():
+            with contextlib.suppress(OSError):  # it goes just now
+                found[bridge] = socket.if_nametoindex(bridge)
+        return found
+
     def namespaces(self):
         return sorted(one.name for one in (self.daemon.exec_root / "netns").iterdir())
 
@@ -115,6 +122,33 @@ def test_a_bridge_is_there_from_its_first_container_to_its_last(world):
     world.docker("rm", "-f", "second")
     wait_for(lambda: not world.links())
     wait_for(lambda: not world.namespaces())
+
+
+def test_the_next_container_finds_the_bridge_of_the_last_one(world):
+    """Scripts run one container after the other; on a slow machine it may take them too long, now and then."""
+
+    def found_in_place():
+        world.sh("true")
+        before = world.bridge_numbers()
+        world.sh("true")
+        return before and world.bridge_numbers() == before
+
+    wait_for(found_in_place)
+    wait_for(lambda: not world.links())
+
+
+def test_a_daemon_that_ends_leaves_no_bridge_that_nobody_is_in(world):
+    wait_for(lambda: not world.links(), "the end of the bridges of other tests")
+    world.run("left")
+    (bridge,) = world.links()
+    world.run("staying", "--network", "none")
+    world.docker("rm", "-f", "left")
+    world.daemon.stop()
+    try:
+        assert not Path("/sys/class/net", bridge).exists()
+    finally:
+        world.daemon.start()
+    world.docker("rm", "-f", "staying")
 
 
 def test_none_and_host_are_what_they_are_called(world):
