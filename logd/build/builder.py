@@ -4,11 +4,14 @@ An image of a build knows the step that made it, a digest of all that goes into 
 digest is known is not done again. Text and order of the output are those of Docker's builder, version 1.
 """
 
+import asyncio
 import io
 import tarfile
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any, Final
+
+import orjson
 
 from logd import references
 from logd.build import dockerfile
@@ -18,10 +21,12 @@ from logd.build.dockerfile import Dockerfile, Instruction, Stage
 from logd.build.options import BuildOptions
 from logd.build.running import run, step_container
 from logd.build.stage import PROXIES, StageState
+from logd.build.wording import comment_on, created_by, created_by_command, created_by_files
 from logd.engine.engine import Engine
-from logd.errors import InvalidParameter, NotFound
+from logd.engine.signals import parse_signal
+from logd.errors import InvalidParameter, LogdError, NotFound
 from logd.files.client import answered
-from logd.images.changes import apply, shell_of
+from logd.images.changes import change, copied, shell_of
 from logd.images.image import Image
 from logd.images.registries import Registries
 from logd.images.removal import short
@@ -30,7 +35,9 @@ from logd.images.shellwords import expand, split
 from logd.images.store import ImageStore
 
 SCRATCH: Final = "scratch"
-NOP: Final = "#(nop) "
+
+MAX_CONFIG: Final = 4 << 20
+"""Bytes of an image's settings, as JSON."""
 
 Tell = Callable[[dict[str, Any]], Awaitable[None]]
 """Sends a message to the client."""
@@ -60,15 +67,17 @@ class Builder:
         self._pull = pull
         self._done: list[tuple[str, Image]] = []
         self._global: dict[str, str] = {}
+        self._escape = "\\"
         self._steps = (0, 0)
         self._used: set[str] = set(PROXIES)
 
     async def build(self) -> Image:
         """Build and name the image. Raises LogdError; what was built up to there stays for the next time."""
         name = self._options.dockerfile
-        parsed = dockerfile.read(self._context.read(name), name)
+        parsed = await asyncio.to_thread(lambda: dockerfile.read(self._context.read(name), name))
         stages = parsed.up_to(self._options.target)
-        self._steps = (0, _count(parsed, stages) + (1 if self._options.labels else 0))
+        self._escape = parsed.escape
+        self._steps = (0, _count(parsed, stages) + len(self._options.labels))
         for argument in parsed.arguments:
             await self._begin_step(argument.shown)
             self._declare_globally(argument)
@@ -81,7 +90,7 @@ class Builder:
         if image.document.rootfs.diff_ids in ([], None) and not image.document.history:
             raise InvalidParameter("No image was generated. Is your Dockerfile empty?")
         if unused := sorted(self._options.arguments.keys() - self._used):
-            await self._say(f"[Warning] One or more build-args {unused} were not consumed\n")
+            await self._say(f"[Warning] One or more build-args [{' '.join(unused)}] were not consumed\n")
         await self._tell({"aux": {"ID": image.id}})
         await self._say(f"Successfully built {short(image.id)}\n")
         for tag in self._options.names:
@@ -90,29 +99,29 @@ class Builder:
         return image
 
     def _declare_globally(self, argument: Instruction) -> None:
-        for word in split(argument.text):
+        for word in split(argument.text, self._escape):
             name, equals, default = word.partition("=")
             self._used.add(name)
             if name in self._options.arguments:
                 self._global[name] = self._options.arguments[name]
             elif equals:
-                self._global[name] = expand(default, self._global)
+                self._global[name] = expand(default, self._global, self._escape)
 
     async def _stage(self, stage: Stage) -> StageState:
         await self._begin_step(stage.start.shown)
-        base = expand(stage.base, self._global)
+        base = expand(stage.base, self._global, self._escape)
         if not base:
             raise InvalidParameter(f"base name ({stage.base}) should not be blank")
-        platform = expand(stage.start.flags.get("platform", ""), self._global) or self._options.platform
-        image = await self._base(base, platform)
-        state = StageState.on(image)
-        await self._say(f" ---> {short(image.id)}\n")
+        platform = stage.start.flags.get("platform", "")
+        image = await self._base(base, expand(platform, self._global, self._escape) or self._options.platform)
+        state = StageState.on(image, self._escape)
+        await self._say(f" ---> {short(image.id) if base != SCRATCH else ''}\n")
         triggers = image.runtime_config.get("OnBuild") or []
         if triggers:
             await self._say(f"# Executing {len(triggers)} build trigger{'s' if len(triggers) > 1 else ''}\n")
         for trigger in triggers:
             keyword, _, text = trigger.partition(" ")
-            await self._do(state, dockerfile.instruction(keyword.upper(), text, stage.start.line))
+            await self._do(state, dockerfile.instruction(keyword, text, stage.start.line, self._escape))
         for one in stage.instructions:
             await self._begin_step(one.shown)
             await self._do(state, one)
@@ -131,6 +140,17 @@ class Builder:
             if name.lower() == stage or name == str(number):
                 return image
         return None
+
+    async def _other(self, name: str) -> Image:
+        """Return the stage or image that --from names. Raises InvalidParameter."""
+        if (stage := self._stage_image(name)) is not None:
+            return stage
+        if name.isdecimal():
+            raise InvalidParameter(f"invalid from flag value {name}: index out of bounds")
+        try:
+            return await self._image(name)
+        except LogdError as error:
+            raise InvalidParameter(f"invalid from flag value {name}: {error}") from error
 
     async def _image(self, name: str, platform: str = "") -> Image:
         """Return an image of this host or, if it has none of that name, of a registry."""
@@ -151,14 +171,13 @@ class Builder:
         return await self._store.commit(None, None, run_config={}, created_by="", step=SCRATCH)
 
     async def _label(self, state: StageState) -> None:
-        """Set the labels that the request has, as a last instruction."""
-        if not self._options.labels:
-            return
-        labels = " ".join(f"{key}={value}" for key, value in sorted(self._options.labels.items()))
-        await self._begin_step(f"LABEL {labels}")
-        state.config["Labels"] = {**(state.config.get("Labels") or {}), **self._options.labels}
-        await self._commit_config(state, f"LABEL {labels}")
-        await self._say(f" ---> {short(state.image.id)}\n")
+        """Set the labels that the request has, as last instructions."""
+        for key, value in sorted(self._options.labels.items()):
+            said = f"LABEL {key}={value}"
+            await self._begin_step(" ".join(said.splitlines()))
+            state.config["Labels"] = {**(state.config.get("Labels") or {}), key: value}
+            await self._commit_config(state, said)
+            await self._say(f" ---> {short(state.image.id)}\n")
 
     async def _do(self, state: StageState, one: Instruction) -> None:
         """Do one instruction: `state` then has the image that it made."""
@@ -171,75 +190,88 @@ class Builder:
                 await self._copy(state, one)
             case "WORKDIR":
                 await self._workdir(state, one)
-            case "SHELL":
-                words = dockerfile.json_words(one.text)
-                if not words:
-                    raise InvalidParameter(f"SHELL requires the arguments to be in JSON form: {one.text}")
-                state.config["Shell"] = words
-                await self._commit_config(state, one.shown)
             case "MAINTAINER":
                 state.author = one.text
-                await self._commit_config(state, one.shown)
+                await self._commit_config(state, f"MAINTAINER {one.text}")
             case _:
-                self._configure(state, one)
-                await self._commit_config(state, one.shown)
+                await self._commit_config(state, await self._configure(state, one))
 
-    def _configure(self, state: StageState, one: Instruction) -> None:
-        command = state.config.get("Cmd")
-        state.config = apply([f"{one.keyword} {_one_line(one.text)}"], state.config, state.arguments)
+    async def _configure(self, state: StageState, one: Instruction) -> str:
+        """Alter the settings, and return what the history is to say of it."""
+        before = state.scope
+        state.config = copied(state.config)
+        match one.keyword:
+            case "SHELL":
+                state.config["Shell"] = dockerfile.json_words(one.text)
+            case "HEALTHCHECK" if test := (state.config.pop("Healthcheck", None) or {}).get("Test"):
+                if test[0] != "NONE":
+                    await self._say(f"Note: overriding previous HEALTHCHECK: [{' '.join(test)}]\n")
+        if one.keyword != "SHELL":
+            change(one.keyword, " ".join(one.text.splitlines()), state.scope)
         if one.keyword == "CMD":
             state.has_command = True
-        elif one.keyword == "ENTRYPOINT" and state.has_command:
-            state.config["Cmd"] = command
+        elif one.keyword == "ENTRYPOINT" and not state.has_command:
+            state.config.pop("Cmd", None)  # it was meant for the entrypoint that was there
+        elif one.keyword == "STOPSIGNAL":
+            parse_signal(state.config["StopSignal"])
+        if len(orjson.dumps(state.config)) > MAX_CONFIG:
+            raise InvalidParameter(f"the settings of the image are longer than {MAX_CONFIG} bytes")
+        return comment_on(one.keyword, one.text, before, state.config)
 
     async def _argument(self, state: StageState, one: Instruction) -> None:
-        for word in split(one.text):
+        shown = []
+        for word in split(one.text, state.escape):
             name, equals, default = word.partition("=")
+            value = state.scope.expand(default)
+            shown.append(f"{name}={value}" if equals else name)
             self._used.add(name)
             if name in self._options.arguments:
                 state.arguments[name] = self._options.arguments[name]
             elif equals:
-                state.arguments[name] = expand(default, state.variables)
+                state.arguments[name] = value
             elif name in self._global:
                 state.arguments[name] = self._global[name]
-        await self._commit_config(state, one.shown)
+        await self._commit_config(state, f"ARG {' '.join(shown)}")
 
     async def _run(self, state: StageState, one: Instruction) -> None:
         words = dockerfile.json_words(one.text)
         command = [*shell_of(state.config), one.text] if words is None else words
         arguments = state.run_arguments(self._options.arguments)
-        counted = {name: value for name, value in arguments.items() if name not in PROXIES}
-        shown = [f"{name}={value}" for name, value in sorted(counted.items())]
-        created_by = " ".join([*([f"|{len(shown)}", *shown] if shown else []), *command])
+        counted = state.counted(arguments)
+        shown = created_by_command(command, counted, has_arguments=bool(arguments))
         step = state.step("RUN", command, counted)
         if await self._is_built(state, step):
             return
         config = state.config | {"Env": [*(state.config.get("Env") or []), *(f"{k}={v}" for k, v in arguments.items())]}
-        async with step_container(self._engine, self._options, state.image, config, command) as container:
+        async with step_container(
+            self._engine, self._context, self._options, state.image, config, command
+        ) as container:
             await self._say(f" ---> Running in {short(container.id)}\n")
             await run(self._engine, container, self._say)
             state.image = await self._engine.files.commit(
-                container, config=state.config, author=state.author, created_by=created_by, step=step
+                container, config=state.config, author=state.author, created_by=shown, step=step
             )
         await self._say_removed(container.id)
 
     async def _copy(self, state: StageState, one: Instruction) -> None:
-        words = [expand(word, state.variables) for word in one.words]
-        owner = expand(one.flags.get("chown", ""), state.variables)
-        source, ignored = self._context.place(), self._context.ignored
+        words = [state.scope.expand(word) for word in one.words]
+        owner = state.scope.expand(one.flags.get("chown", ""))
+        source = self._context.place()
+        ignored: list[str] | None = self._context.ignored
         if named := one.flags.get("from"):
-            image = self._stage_image(named) or await self._image(named)
-            source, ignored = self._context.place(self._store.layers(image)), []
+            source, ignored = self._context.place(self._store.layers(await self._other(named))), None
         target = self._context.place(self._store.layers(state.image))
         workdir = state.config.get("WorkingDir") or "/"
         copying = await look(one.keyword, source, target, words, workdir=workdir, owner=owner, ignored=ignored)
-        shown = f"/bin/sh -c {NOP}{one.keyword} {copying.digest} in {copying.selection.destination} "
+        shown = created_by_files(state.config, copying.comment)
         step = state.step(
             one.keyword, copying.digest, copying.selection.destination, copying.selection.is_folder, owner
         )
         if await self._is_built(state, step):
             return
-        async with step_container(self._engine, self._options, state.image, state.config, [shown]) as container:
+        async with step_container(
+            self._engine, self._context, self._options, state.image, state.config, [shown]
+        ) as container:
             await put(self._engine, container, copying)
             state.image = await self._engine.files.commit(
                 container, config=state.config, author=state.author, created_by=shown, step=step
@@ -247,21 +279,24 @@ class Builder:
 
     async def _workdir(self, state: StageState, one: Instruction) -> None:
         """Set the folder, and make it if it is not there."""
-        self._configure(state, one)
+        shown = created_by_files(state.config, await self._configure(state, one))
         path: str = state.config["WorkingDir"]
         try:
             async with answered("stat", self._context.place(self._store.layers(state.image)), path=path + "/"):
                 pass
         except NotFound:
             pass
+        except InvalidParameter as error:
+            raise InvalidParameter(f"Cannot mkdir: {path} is not a directory") from error
         else:
-            await self._commit_config(state, one.shown)
+            await self._commit(state, state.step("WORKDIR", path), shown)
             return
         step = state.step("WORKDIR", path)
         if await self._is_built(state, step):
             return
-        shown = f"/bin/sh -c {NOP}{one.shown}"
-        async with step_container(self._engine, self._options, state.image, state.config, [shown]) as container:
+        async with step_container(
+            self._engine, self._context, self._options, state.image, state.config, [shown]
+        ) as container:
             await self._engine.files.extract(
                 container, container.id, "/", _folder(path), keep_kinds=True, owner=ROOT, with_mounts=False
             )
@@ -269,18 +304,15 @@ class Builder:
                 container, config=state.config, author=state.author, created_by=shown, step=step
             )
 
-    async def _commit_config(self, state: StageState, shown: str) -> None:
+    async def _commit_config(self, state: StageState, comment: str) -> None:
         """Make an image of the settings, on the same files."""
-        step = state.step(shown)
+        await self._commit(state, state.step(comment), created_by(state.config, comment))
+
+    async def _commit(self, state: StageState, step: str, shown: str) -> None:
         if await self._is_built(state, step):
             return
         state.image = await self._store.commit(
-            state.image,
-            None,
-            run_config=state.config,
-            created_by=f"/bin/sh -c {NOP} {shown}",
-            author=state.author,
-            step=step,
+            state.image, None, run_config=state.config, created_by=shown, author=state.author, step=step
         )
 
     async def _is_built(self, state: StageState, step: str) -> bool:
@@ -295,7 +327,7 @@ class Builder:
     async def _begin_step(self, shown: str) -> None:
         number, total = self._steps
         self._steps = (number + 1, total)
-        await self._say(f"Step {number + 1}/{total} : {_one_line(shown)}\n")
+        await self._say(f"Step {number + 1}/{total} : {shown}\n")
 
     async def _say(self, text: str) -> None:
         await self._tell({"stream": text})
@@ -307,10 +339,6 @@ class Builder:
 
 def _count(parsed: Dockerfile, stages: list[Stage]) -> int:
     return len(parsed.arguments) + sum(1 + len(stage.instructions) for stage in stages)
-
-
-def _one_line(text: str) -> str:
-    return " ".join(text.splitlines())
 
 
 async def _folder(path: str) -> AsyncIterator[bytes]:

@@ -2,6 +2,7 @@
 
 <data-root>/builds/<id>/context   the files
 <data-root>/builds/<id>/point     where a tree is mounted to be read, by processes whose root it becomes
+<data-root>/builds/<id>/steps     empty files that are named as the build's containers, from before they are made
 """
 
 import asyncio
@@ -13,7 +14,7 @@ from typing import Final
 
 from logd.errors import InvalidParameter
 from logd.files.request import Place
-from logd.ignored import read_patterns
+from logd.ignored import Ignored, read_patterns
 from logd.images import worker
 from logd.images.limits import Limits
 from logd.images.trees import remove_path
@@ -23,6 +24,8 @@ BUILDS: Final = "builds"
 """The folder below the data root."""
 MAX_DOCKERFILE: Final = 1 << 20
 """Bytes."""
+MAX_IGNORED: Final = 64 << 10
+"""Bytes of .dockerignore, which goes to processes in their command lines."""
 
 
 class Context:
@@ -57,11 +60,24 @@ class Context:
 
     async def unpack(self, chunks: AsyncIterator[bytes]) -> None:
         """Take the archive. Raises InvalidParameter."""
-        for name in ("context", "point"):
+        for name in ("context", "point", "steps"):
             await asyncio.to_thread((self._folder / name).mkdir, mode=0o755)
         await worker.unpack_layer(self._folder / "context", chunks, [], Limits(), copy=None, any_links=True, fills=True)
         found = await asyncio.to_thread(self._read, ".dockerignore")
+        if found and len(found) > MAX_IGNORED:
+            raise InvalidParameter(f".dockerignore is longer than {MAX_IGNORED} bytes")
         self.ignored = read_patterns((found or b"").decode(errors="replace"))
+        Ignored(self.ignored)  # so that a mistake in it is said before anything is built
+
+    def new_step(self) -> str:
+        """Return the name of a container that is to be made, by which it is found again after a crash."""
+        name = f"build-{secrets.token_hex(8)}"
+        (self._folder / "steps" / name).touch()
+        return name
+
+    def keep(self, name: str) -> None:
+        """Let a container outlive the build."""
+        (self._folder / "steps" / name).unlink()
 
     def _read(self, name: str) -> bytes | None:
         with opened(open_directory(self._folder / "context")) as root:
@@ -82,6 +98,11 @@ async def taken(root: Path, chunks: AsyncIterator[bytes]) -> AsyncIterator[Conte
         yield context
     finally:
         await asyncio.shield(asyncio.to_thread(remove_path, folder))
+
+
+def left_behind(root: Path) -> list[str]:
+    """Return the names that containers of builds may have which a crash has ended."""
+    return [path.name for path in root.glob("*/steps/*")]
 
 
 def forget_all(root: Path) -> None:

@@ -34,22 +34,27 @@ class Copying:
     archives: tuple[str, ...]
     digest: str
     """Of the names and contents of the sources."""
-
-    @property
-    def folder(self) -> str:
-        """Where archives are unpacked."""
-        return self.selection.destination
+    comment: str
+    """What the history says: the keyword, the digest with what it is of, and the destination as it is written."""
 
 
 async def look(
-    keyword: str, source: Place, target: Place, words: list[str], *, workdir: str, owner: str, ignored: list[str]
+    keyword: str,
+    source: Place,
+    target: Place,
+    words: list[str],
+    *,
+    workdir: str,
+    owner: str,
+    ignored: list[str] | None,
 ) -> Copying:
-    """Find out what an instruction means. Raises InvalidParameter in the words of Docker's builder."""
-    if len(words) < 2:
-        raise InvalidParameter(
-            f"{keyword} requires at least two arguments, but only one was provided. Destination could not be determined"
-        )
+    """Find out what an instruction means. Raises InvalidParameter in the words of Docker's builder.
+
+    `ignored` are the patterns of .dockerignore, None for the files of an image, which keep their owners.
+    """
     *sources, last = words
+    if ignored is not None and (outside := [one for one in sources if posixpath.normpath(one).split("/")[0] == ".."]):
+        raise InvalidParameter(f"{keyword} failed: forbidden path outside the build context: {outside[0]} ()")
     if any(one.startswith(REMOTE) for one in sources):
         raise Unsupported(f"{keyword} of a URL is not supported: fetch it with a RUN, or put it into the context")
     destination = posixpath.normpath(posixpath.join("/", workdir, last))
@@ -57,10 +62,11 @@ async def look(
     selection = Selection(
         sources=sources,
         destination=destination,
-        is_folder=is_there or last in {".", ".."} or last.endswith(("/", "/.", "/..")),
+        is_folder=is_there or last.endswith("/"),
         is_there=is_there,
         unpacks=keyword == "ADD",
-        ignored=ignored,
+        keeps_owners=ignored is None and not owner,
+        ignored=ignored or [],
     )
     try:
         async with answered("look", source, selection=selection) as it:
@@ -75,21 +81,25 @@ async def look(
     if any(match["folder"] or match["archive"] for match in matches):
         selection = dataclasses.replace(selection, is_folder=True)
     archives = tuple(match["path"] for match in matches if match["archive"])
-    return Copying(source, selection, owner, archives, found["digest"])
+    what = "multi" if len(matches) > 1 else "dir" if matches[0]["folder"] else "file"
+    owned = f"--chown={owner} " if owner else ""
+    comment = f"{keyword} {owned}{what}:{found['digest'].partition(':')[2]} in {last} "
+    return Copying(source, selection, owner, archives, found["digest"], comment)
 
 
 async def put(engine: Engine, container: Container, copying: Copying) -> None:
     """Write it all into the container."""
     async with answered("gather", copying.source, selection=copying.selection) as gathered:
-        await _extract(engine, container, "/", gathered, copying.owner or ROOT)
+        owner = copying.owner or ("" if copying.selection.keeps_owners else ROOT)
+        await _extract(engine, container, "/", gathered, owner)
     for path in copying.archives:
         async with answered("raw", copying.source, path=path) as content:
-            await _extract(engine, container, copying.folder, content, copying.owner)
+            await _extract(engine, container, copying.selection.destination, content, copying.owner)
 
 
 async def _extract(engine: Engine, container: Container, path: str, answer: Answer, owner: str) -> None:
     chunks: AsyncIterator[bytes] = answer.chunks()
-    await engine.files.extract(container, container.id, path, chunks, keep_kinds=True, owner=owner, with_mounts=False)
+    await engine.files.extract(container, container.id, path, chunks, keep_kinds=False, owner=owner, with_mounts=False)
 
 
 async def _destination(target: Place, path: str) -> tuple[str, bool]:

@@ -13,6 +13,7 @@ import orjson
 from dockerfile_parse import DockerfileParser
 
 from logd.errors import InvalidParameter
+from logd.images.changes import Scope, change, written_pairs
 from logd.images.shellwords import split
 
 BUILDKIT: Final = "requires BuildKit, which this daemon does not have"
@@ -24,36 +25,36 @@ KNOWN: Final = frozenset(
 )
 FLAGS: Final = {"FROM": {"platform"}, "COPY": {"from", "chown"}, "ADD": {"chown"}, "RUN": set[str]()}
 """What each instruction takes; HEALTHCHECK reads its own."""
+SINGLE: Final = frozenset({"MAINTAINER", "STOPSIGNAL", "USER", "WORKDIR"})
+"""What takes one argument."""
 BUILDKIT_FLAGS: Final = {
     "COPY": {"chmod", "link", "parents", "exclude"},
     "ADD": {"chmod", "link", "keep-git-dir", "checksum", "exclude", "unpack"},
     "RUN": {"mount", "network", "security", "device"},
 }
 _FLAG: Final = re.compile(r"--([a-z][a-z-]*)(?:=(\S*))?(?:\s+|$)")
-_HEREDOC: Final = re.compile(r"(?<!<)<<-?\s*(['\"]?)[A-Za-z_]\w*\1")
-_CONTINUES: Final = re.compile(r".*[\\`]\s*")
+_HEREDOC: Final = re.compile(r"\d*<<-?(['\"]?)[A-Za-z_]\w*\1")
+_DIRECTIVE: Final = re.compile(r"#\s*([A-Za-z][A-Za-z0-9]*)\s*=\s*(.+?)\s*")
 _STAGE: Final = re.compile(r"[a-z][a-z0-9_.-]*")
 
 
 class Instruction(NamedTuple):
-    """One instruction: the keyword in capitals, its flags, and the rest as it is written; `line` counts from 1."""
+    """One instruction: the keyword in capitals, its flags, and the rest as it is written; `line` counts from 1.
+
+    `shown` is the whole as it is written, in one line.
+    """
 
     keyword: str
     flags: dict[str, str]
     text: str
     line: int
-
-    @property
-    def shown(self) -> str:
-        """The whole, in one line."""
-        flags = [f"--{name}={value}" if value else f"--{name}" for name, value in self.flags.items()]
-        return " ".join([self.keyword, *flags, self.text]).strip()
+    shown: str
 
     @property
     def words(self) -> list[str]:
-        """The arguments: the strings of a JSON array, or words as they are written. Raises InvalidParameter."""
+        """The arguments: the strings of a JSON array, or what stands between blanks, be they quoted or not."""
         listed = json_words(self.text)
-        return split(self.text) if listed is None else listed
+        return self.text.split() if listed is None else listed
 
 
 @dataclass
@@ -68,10 +69,11 @@ class Stage:
 
 @dataclass
 class Dockerfile:
-    """The whole: arguments that stand before the first stage, and the stages."""
+    """The whole: arguments that stand before the first stage, the stages, and the letter that quotes another."""
 
     arguments: list[Instruction]
     stages: list[Stage]
+    escape: str
 
     def up_to(self, target: str) -> list[Stage]:
         """Return the stages up to the one of that name or number, all for "". Raises InvalidParameter."""
@@ -91,25 +93,32 @@ def read(data: bytes, name: str = "Dockerfile") -> Dockerfile:
         text = data.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         raise InvalidParameter(f"the Dockerfile ({name}) is not UTF-8") from error
-    content = cast("IO[str]", io.BytesIO(_without_gaps(text).encode()))  # it wants bytes, whatever its stubs say
+    escape = _escape(text)
+    content = cast(
+        "IO[str]", io.BytesIO(_without_gaps(text, escape).encode())
+    )  # it wants bytes, whatever its stubs say
     parser = DockerfileParser(fileobj=content, env_replace=False)
     found = [one for one in parser.structure if one["instruction"] != "COMMENT"]
+    if not found and text.strip():
+        raise InvalidParameter("failed to parse Dockerfile: file with no instructions")
     if not found:
         raise InvalidParameter(f"the Dockerfile ({name}) cannot be empty")
-    dockerfile = Dockerfile([], [])
+    dockerfile = Dockerfile([], [], escape)
     for one in found:
-        _add(dockerfile, instruction(one["instruction"], one["value"], one["startline"] + 1))
+        written = one["content"].split(maxsplit=1)[0]
+        _add(dockerfile, instruction(written, one["value"], one["startline"] + 1, escape))
     if not dockerfile.stages:
         raise InvalidParameter("no build stage in current context")
     return dockerfile
 
 
-def instruction(keyword: str, text: str, line: int) -> Instruction:
+def instruction(written: str, text: str, line: int, escape: str) -> Instruction:
     """Return one instruction, checked as far as it can be alone. Raises InvalidParameter."""
+    keyword, text = written.upper(), text.strip()
+    shown = " ".join(f"{written} {text}".splitlines())
     if keyword not in KNOWN:
         raise _problem(line, f"unknown instruction: {keyword}")
     flags: dict[str, str] = {}
-    text = text.strip()
     if keyword in FLAGS:
         while match := _FLAG.match(text):
             name, value = match[1], match[2]
@@ -123,11 +132,51 @@ def instruction(keyword: str, text: str, line: int) -> Instruction:
                 raise _problem(line, f"duplicate flag specified: {name}")
             flags[name] = value
             text = text[match.end() :]
-    if keyword in {"RUN", "COPY", "ADD"} and _HEREDOC.search(text):
+    if keyword in {"RUN", "COPY", "ADD"} and any(_HEREDOC.match(word) for word in split(text, escape)):
         raise _problem(line, f"a here-document in {keyword} {BUILDKIT}")
     if not text:
-        raise _problem(line, f"{keyword} requires at least one argument")
-    return Instruction(keyword, flags, text, line)
+        raise _problem(line, f"{keyword} requires {'exactly' if keyword in SINGLE else 'at least'} one argument")
+    one = Instruction(keyword, flags, text, line, shown)
+    try:
+        _check(one, escape)
+    except InvalidParameter as error:
+        raise _problem(line, str(error)) from error
+    return one
+
+
+def _check(one: Instruction, escape: str) -> None:
+    """Raise InvalidParameter for what is wrong whatever the image."""
+    if one.keyword in {"HEALTHCHECK", "ONBUILD"}:
+        change(one.keyword, one.text, Scope({}, escape=escape))
+    elif one.keyword in {"ENV", "LABEL"}:
+        written_pairs(one.keyword, one.text, escape)
+    elif one.keyword in {"COPY", "ADD"} and len(one.words) < 2:
+        raise InvalidParameter(
+            f"{one.keyword} requires at least two arguments, but only one was provided. "
+            "Destination could not be determined"
+        )
+    elif one.keyword == "SHELL" and not json_words(one.text):
+        raise InvalidParameter("SHELL requires the arguments to be in JSON form")
+
+
+def _escape(text: str) -> str:
+    """Return what quotes a letter and continues a line: a directive above all else may say so."""
+    seen: set[str] = set()
+    for line in text.splitlines():
+        match = _DIRECTIVE.fullmatch(line)
+        if match is None:
+            break
+        name = match[1].lower()
+        if name in seen:
+            raise InvalidParameter(f"only one {name} parser directive can be used")
+        seen.add(name)
+        if name == "escape":
+            if match[2] not in {"\\", "`"}:
+                raise InvalidParameter(
+                    f"failed to parse Dockerfile: invalid escape token '{match[2]}' does not match ` or \\"
+                )
+            return match[2]
+    return "\\"
 
 
 def json_words(text: str) -> list[str] | None:
@@ -141,14 +190,22 @@ def json_words(text: str) -> list[str] | None:
     return value if isinstance(value, list) and all(isinstance(one, str) for one in value) else None
 
 
-def _without_gaps(text: str) -> str:
-    """Return the text with a comment for each empty line that stands inside of an instruction: it ends none."""
-    lines, inside = [], False
+def _without_gaps(text: str, escape: str) -> str:
+    """Return the text as the parser can read it.
+
+    An empty line inside of an instruction, which ends none, becomes a comment; the last line is not continued.
+    """
+    lines: list[str] = []
+    last = -1
+    inside = False
     for line in text.splitlines():
         is_gap = inside and not line.strip()
         lines.append("#" if is_gap else line)
         if not is_gap and not line.lstrip().startswith("#"):
-            inside = _CONTINUES.fullmatch(line) is not None
+            inside = line.rstrip().endswith(escape)
+            last = len(lines) - 1
+    if inside:
+        lines[last] = lines[last].rstrip().removesuffix(escape)
     return "\n".join(lines) + "\n"
 
 
@@ -160,7 +217,7 @@ def _add(dockerfile: Dockerfile, one: Instruction) -> None:
     elif one.keyword == "ARG":
         dockerfile.arguments.append(one)
     else:
-        raise _problem(one.line, "no build stage in current context")
+        raise InvalidParameter("no build stage in current context")
 
 
 def _stage(dockerfile: Dockerfile, one: Instruction) -> Stage:

@@ -1,19 +1,26 @@
 """The containers of a build's steps: made of the image so far, run or filled with files, committed, removed."""
 
+import asyncio
 import codecs
 import contextlib
 from collections.abc import AsyncIterator, Awaitable, Callable
-from typing import Any
+from typing import Any, Final
 
 import msgspec
 
+from logd.build.context import Context
 from logd.build.options import BuildOptions
 from logd.container import Container
 from logd.engine.engine import Engine
-from logd.errors import InvalidParameter, LogdError
+from logd.errors import InvalidParameter, LogdError, NotFound
 from logd.images.image import Image
 from logd.record import Run
 from logd.spec import ContainerSpec, HealthConfig, HostConfig, LogConfig, convert
+
+STDOUT: Final = 1
+RED: Final = "\x1b[91m"
+NORMAL: Final = "\x1b[0m"
+"""Docker's builder, version 1, has no other way to tell a client what came on standard error."""
 
 Say = Callable[[str], Awaitable[None]]
 """Sends text to who asked for the build."""
@@ -29,7 +36,7 @@ class CommandFailed(InvalidParameter):
 
 @contextlib.asynccontextmanager
 async def step_container(
-    engine: Engine, options: BuildOptions, image: Image, config: dict[str, Any], command: list[str]
+    engine: Engine, context: Context, options: BuildOptions, image: Image, config: dict[str, Any], command: list[str]
 ) -> AsyncIterator[Container]:
     """Give a container of the image, not started, for the length of a step. Raises LogdError.
 
@@ -46,18 +53,37 @@ async def step_container(
         exposed_ports={},
     )
     host: HostConfig = msgspec.structs.replace(options.host, log_config=LogConfig(type="none"))
-    container, _ = await engine.create(None, spec, host, {})
+    name = context.new_step()
+    keeps = not options.remove
+    creating = asyncio.ensure_future(engine.create(name, spec, host, {}))
     try:
+        container, _ = await asyncio.shield(creating)
         yield container
-    except BaseException:
-        if options.force_remove or not container.state.started_ns:
-            await engine.remove(container.id, force=True, volumes=True)
-        else:
-            with contextlib.suppress(LogdError):
-                await engine.kill(container.id)
+    except LogdError:
+        # Docker leaves the container of a command that failed, for whoever wants to look into it.
+        keeps = not options.force_remove and _has_run(engine, name)
         raise
-    if options.remove:
-        await engine.remove(container.id, force=True, volumes=True)
+    except BaseException:
+        keeps = False
+        raise
+    finally:
+        if keeps:
+            context.keep(name)
+        else:
+            await asyncio.shield(_remove(engine, name, creating))
+
+
+def _has_run(engine: Engine, name: str) -> bool:
+    try:
+        return bool(engine.get(name).state.started_ns)
+    except NotFound:
+        return False
+
+
+async def _remove(engine: Engine, name: str, creating: asyncio.Future[Any]) -> None:
+    await asyncio.wait({creating})
+    with contextlib.suppress(NotFound):
+        await engine.remove(name, force=True, volumes=True)
 
 
 async def run(engine: Engine, container: Container, say: Say) -> None:
@@ -70,7 +96,7 @@ async def run(engine: Engine, container: Container, say: Say) -> None:
             while found := await attachment.read():
                 for one in found:
                     if isinstance(one, Run) and (text := decoders[one.stream].decode(one.data)):
-                        await say(text)
+                        await say(text if one.stream == STDOUT else f"{RED}{text}{NORMAL}")
         status = await ended
     finally:
         ended.cancel()

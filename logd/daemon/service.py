@@ -4,6 +4,7 @@ What is built is undone in the opposite order. Containers are not: they go on wi
 """
 
 import asyncio
+import contextlib
 import logging
 import signal
 from collections.abc import Callable
@@ -17,7 +18,7 @@ from logd.api.app import make_app
 from logd.api.metrics_listener import MetricsListener
 from logd.api.server import Runner
 from logd.api.system import daemon_id
-from logd.build.context import BUILDS, forget_all
+from logd.build.context import BUILDS, forget_all, left_behind
 from logd.config import DaemonConfig
 from logd.daemon import reloaded
 from logd.daemon.config_file import Loaded
@@ -27,7 +28,7 @@ from logd.daemon.notify import Notifier
 from logd.daemon.ownlog import OwnLog
 from logd.daemon.tls import ServerContext
 from logd.engine.engine import Engine
-from logd.errors import LogdError
+from logd.errors import LogdError, NotFound
 from logd.events import EventBus
 from logd.images.store import ImageStore
 from logd.logstore.follow import Watcher
@@ -101,7 +102,6 @@ class Service:
         await watcher.start()
         stack.callback(watcher.close)
         images = ImageStore(self._config.data_root / "images")
-        forget_all(self._config.data_root / BUILDS)
         supervisor = Supervisor(self._config.exec_root)
         await supervisor.start()
         stack.push_async_callback(supervisor.close)
@@ -110,9 +110,18 @@ class Service:
         extending = asyncio.create_task(self._extend(), name="extend the start's timeout")
         try:
             await engine.restore()
+            await self._end_builds(engine)
         finally:
             extending.cancel()
         return engine, images, watcher
+
+    async def _end_builds(self, engine: Engine) -> None:
+        """Remove the containers and files of builds that a crash has ended."""
+        root = self._config.data_root / BUILDS
+        for name in left_behind(root):
+            with contextlib.suppress(NotFound):
+                await engine.remove(name, force=True, volumes=True)
+        forget_all(root)
 
     async def _serve(self, runner: web.AppRunner, listeners: list[Listener]) -> None:
         for listener in listeners:

@@ -65,7 +65,7 @@ class Gathering:
     def digest(self) -> str:
         """Return a digest of names, kinds, modes and contents; times don't count, owners where they are kept."""
         total = hashlib.sha256()
-        for item in self._items():
+        for item in self._items(with_archives=True):
             status = os.stat("/" + item.path, follow_symlinks=item.follow)
             about: list[Any] = [item.name, stat.S_IFMT(status.st_mode), stat.S_IMODE(status.st_mode)]
             if self._selection.keeps_owners:
@@ -98,12 +98,12 @@ class Gathering:
     def _target(self) -> str:
         return self._selection.destination.strip("/")
 
-    def _items(self) -> Iterator[_Item]:
+    def _items(self, *, with_archives: bool = False) -> Iterator[_Item]:
         for match in self.matches():
             path = match["path"]
             if match["folder"]:
                 yield from self._inside(path, self._target)
-            elif not match["archive"]:
+            elif with_archives or not match["archive"]:
                 inside = self._selection.is_folder
                 yield _Item(path, posixpath.join(self._target, posixpath.basename(path) if inside else ""), follow=True)
 

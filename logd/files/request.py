@@ -51,7 +51,8 @@ class Selection:
     """The sources of a COPY, which may be patterns, and where they go.
 
     `is_folder`: they go into `destination`, which is a folder; `is_there` already. `unpacks`: archives among them are
-    unpacked, which is not done by the process that gathers. `ignored` are the patterns of .dockerignore.
+    unpacked, which is not done by the process that gathers. `keeps_owners`: whose the files are counts, since they
+    stay so. `ignored` are the patterns of .dockerignore.
     """
 
     sources: list[str] = field(default_factory=list)
@@ -59,4 +60,5 @@ class Selection:
     is_folder: bool = False
     is_there: bool = False
     unpacks: bool = False
+    keeps_owners: bool = False
     ignored: list[str] = field(default_factory=list)

@@ -35,27 +35,32 @@ def shell_of(config: Mapping[str, Any]) -> list[str]:
     return config.get("Shell") or SHELL
 
 
-def apply(
-    changes: Sequence[str], base: Mapping[str, Any] | None = None, arguments: Mapping[str, str] = EMPTY
-) -> dict[str, Any]:
-    """Return the config (Docker's JSON names) that these instructions make of `base`. Raises InvalidParameter.
-
-    `arguments` are variables that stand for something besides those of the config's Env.
-    """
-    config: dict[str, Any] = {key: value for key, value in copy.deepcopy(dict(base or {})).items() if value is not None}
+def apply(changes: Sequence[str], base: Mapping[str, Any] | None = None) -> dict[str, Any]:
+    """Return the config (Docker's JSON names) that these instructions make of `base`. Raises InvalidParameter."""
+    config = copied(base or {})
     has_command = False
     for line in _lines("\n".join(changes)):
         word, _, rest = line.partition(" ")
-        instruction = _INSTRUCTIONS.get(word.lower())
-        if instruction is None:
-            raise InvalidParameter(f"{word} is not a valid change command (accepted: {', '.join(_ACCEPTED)})")
+        keyword = word.upper()
+        if keyword not in _INSTRUCTIONS:
+            raise InvalidParameter(f"{word} is not a valid change command (accepted: {', '.join(_INSTRUCTIONS)})")
         if not rest.strip():
-            raise InvalidParameter(f"{word.upper()} requires at least one argument")
-        instruction(Scope(config, arguments), rest.strip())
-        has_command = has_command or instruction is _cmd
-        if instruction is _entrypoint and not has_command:
+            raise InvalidParameter(f"{keyword} requires at least one argument")
+        change(keyword, rest.strip(), Scope(config))
+        has_command = has_command or keyword == "CMD"
+        if keyword == "ENTRYPOINT" and not has_command:
             config.pop("Cmd", None)  # the command that was there was meant for the entrypoint that was there
     return config
+
+
+def copied(config: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a copy that may be changed, without what is null."""
+    return {key: value for key, value in copy.deepcopy(dict(config)).items() if value is not None}
+
+
+def change(keyword: str, text: str, scope: "Scope") -> None:
+    """Alter the config of `scope` by one instruction. Raises InvalidParameter."""
+    _INSTRUCTIONS[keyword](scope, text)
 
 
 def _lines(text: str) -> list[str]:
@@ -90,45 +95,60 @@ def _json_list(text: str) -> list[str] | None:
 
 
 class Scope(NamedTuple):
-    """What an instruction works on: the config, and the build's arguments, over which the config's Env goes."""
+    """What instructions work on: the config, the build's arguments, over which its Env goes, what quotes a letter."""
 
     config: dict[str, Any]
-    arguments: Mapping[str, str]
+    arguments: Mapping[str, str] = EMPTY
+    escape: str = "\\"
 
     @property
     def variables(self) -> dict[str, str]:
         """What variables stand for."""
         return {**self.arguments, **dict(entry.split("=", 1) for entry in self.config.get("Env") or [])}
 
+    def expand(self, text: str) -> str:
+        """Return a text as one word."""
+        return expand(text, self.variables, self.escape)
 
-def _pairs(name: str, text: str, scope: Scope) -> list[tuple[str, str]]:
-    """Return the pairs of `NAME=value …` or of the old form `NAME value`."""
-    first, variables = text.split(maxsplit=1), scope.variables
+    def expand_words(self, text: str) -> list[str]:
+        """Return a text as words."""
+        return expand_words(text, self.variables, self.escape)
+
+
+def pairs(name: str, text: str, scope: Scope) -> list[tuple[str, str]]:
+    """Return the pairs of an ENV or LABEL as they are meant. Raises InvalidParameter."""
+    found = written_pairs(name, text, scope.escape)
+    expanded = [(scope.expand(key), scope.expand(value)) for key, value in found]
+    if any(not key for key, _ in expanded):
+        raise InvalidParameter(f"{name} names can not be blank")
+    return expanded
+
+
+def written_pairs(name: str, text: str, escape: str) -> list[tuple[str, str]]:
+    """Return the pairs of `NAME=value …` or of the old form `NAME value`, as they are written."""
+    first = text.split(maxsplit=1)
     if "=" not in first[0]:
         if len(first) < 2:
             raise InvalidParameter(f"{name} must have two arguments")
-        pairs = [(first[0], expand(first[1], variables))]
-    else:
-        pairs = []
-        for word in split(text):
-            key, equals, value = word.partition("=")
-            if not equals:
-                problem = f"can't find = in {orjson.dumps(word).decode()}. Must be of the form: name=value"
-                raise InvalidParameter(f"Syntax error - {problem}")
-            pairs.append((expand(key, variables), expand(value, variables)))
-    if any(not key for key, _ in pairs):
-        raise InvalidParameter(f"{name} names can not be blank")
-    return pairs
+        return [(first[0], first[1])]
+    found = []
+    for word in split(text, escape):
+        key, equals, value = word.partition("=")
+        if not equals:
+            problem = f"can't find = in {orjson.dumps(word).decode()}. Must be of the form: name=value"
+            raise InvalidParameter(f"Syntax error - {problem}")
+        found.append((key, value))
+    return found
 
 
 def _env(scope: Scope, text: str) -> None:
     env = dict(entry.split("=", 1) for entry in scope.config.get("Env") or [])
-    env.update(_pairs("ENV", text, scope))
+    env.update(pairs("ENV", text, scope))
     scope.config["Env"] = [f"{key}={value}" for key, value in env.items()]
 
 
 def _label(scope: Scope, text: str) -> None:
-    scope.config.setdefault("Labels", {}).update(_pairs("LABEL", text, scope))
+    scope.config.setdefault("Labels", {}).update(pairs("LABEL", text, scope))
 
 
 def _cmd(scope: Scope, text: str) -> None:
@@ -142,19 +162,19 @@ def _entrypoint(scope: Scope, text: str) -> None:
 
 
 def _user(scope: Scope, text: str) -> None:
-    words = expand_words(text, scope.variables)
+    words = scope.expand_words(text)
     if len(words) != 1:
         raise InvalidParameter("USER requires exactly one argument")
     scope.config["User"] = words[0]
 
 
 def _workdir(scope: Scope, text: str) -> None:
-    path = posixpath.join(scope.config.get("WorkingDir") or "/", expand(text, scope.variables))
+    path = posixpath.join(scope.config.get("WorkingDir") or "/", scope.expand(text))
     scope.config["WorkingDir"] = posixpath.normpath("/" + path.lstrip("/"))
 
 
 def _stopsignal(scope: Scope, text: str) -> None:
-    words = expand_words(text, scope.variables)
+    words = scope.expand_words(text)
     if len(words) != 1:
         raise InvalidParameter("STOPSIGNAL requires exactly one argument")
     scope.config["StopSignal"] = words[0]
@@ -162,14 +182,14 @@ def _stopsignal(scope: Scope, text: str) -> None:
 
 def _volume(scope: Scope, text: str) -> None:
     for word in _json_list(text) or text.split():
-        path = expand(word, scope.variables).strip()
+        path = scope.expand(word).strip()
         if not path:
             raise InvalidParameter("VOLUME specified can not be an empty string")
         scope.config.setdefault("Volumes", {})[path] = {}
 
 
 def _expose(scope: Scope, text: str) -> None:
-    for word in expand_words(text, scope.variables):
+    for word in scope.expand_words(text):
         match = _PORT.fullmatch(word)
         if match is None or not 0 < int(match[1]) <= int(match[2] or match[1]) <= 65535:
             raise InvalidParameter(f"invalid containerPort: {word} (write 80, 80/udp or 8000-8010)")
@@ -224,16 +244,15 @@ def _healthcheck_flag(check: dict[str, Any], flag: str, value: str) -> None:
 
 
 _INSTRUCTIONS: Final[dict[str, Callable[[Scope, str], None]]] = {
-    "cmd": _cmd,
-    "entrypoint": _entrypoint,
-    "env": _env,
-    "expose": _expose,
-    "healthcheck": _healthcheck,
-    "label": _label,
-    "onbuild": _onbuild,
-    "stopsignal": _stopsignal,
-    "user": _user,
-    "volume": _volume,
-    "workdir": _workdir,
+    "CMD": _cmd,
+    "ENTRYPOINT": _entrypoint,
+    "ENV": _env,
+    "EXPOSE": _expose,
+    "HEALTHCHECK": _healthcheck,
+    "LABEL": _label,
+    "ONBUILD": _onbuild,
+    "STOPSIGNAL": _stopsignal,
+    "USER": _user,
+    "VOLUME": _volume,
+    "WORKDIR": _workdir,
 }
-_ACCEPTED: Final = [name.upper() for name in _INSTRUCTIONS]

@@ -2,7 +2,8 @@ r"""Words of a Dockerfile: quotes, escapes and variables, by the rules of the Do
 
     'as it is'   "with $NAME and \""   $NAME  ${NAME}  ${NAME:-word}  ${NAME:+word}  ${NAME:?word}  ${NAME-word} …
 
-Without the colon a variable that is empty counts as set. Messages are Docker's.
+`escape` stands for the backslash (the parser directive of that name). Without the colon a variable that is empty counts
+as set. Messages are Docker's.
 Source: the Dockerfile reference, "Environment replacement"; where it is silent, what dockerd's builder does.
 """
 
@@ -14,15 +15,17 @@ from logd.errors import InvalidParameter
 
 _NAME: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_]*|[0-9@*#?!$-]")
 _SPACE: Final = " \t\n"
+MAX_BROUGHT: Final = 1 << 20
+"""Letters that variables may bring into one text: each line of a file may double what the one before made."""
 
 
-def split(text: str) -> list[str]:
+def split(text: str, escape: str = "\\") -> list[str]:
     """Return the words of `text` as they are written, quotes and escapes kept. An open quote ends with the text."""
     words: list[str] = []
     word, quote, at = "", "", 0
     while at < len(text):
         letter = text[at]
-        if letter == "\\" and quote != "'" and at + 1 < len(text):
+        if letter == escape and quote != "'" and at + 1 < len(text):
             word += text[at : at + 2]
             at += 2
             continue
@@ -40,16 +43,16 @@ def split(text: str) -> list[str]:
     return [*words, word] if word else words
 
 
-def expand(text: str, variables: Mapping[str, str]) -> str:
+def expand(text: str, variables: Mapping[str, str], escape: str = "\\") -> str:
     """Return `text` without quotes and escapes, its variables replaced: one word. Raises InvalidParameter."""
-    return "".join(piece for piece, _ in _Lexer(text, variables).pieces())
+    return "".join(piece for piece, _ in _Lexer(text, variables, escape).pieces())
 
 
-def expand_words(text: str, variables: Mapping[str, str]) -> list[str]:
+def expand_words(text: str, variables: Mapping[str, str], escape: str = "\\") -> list[str]:
     """Return the words of `text`, expanded; what a variable outside of quotes brings is split too."""
     words: list[str] = []
     current: str | None = None
-    for piece, quoted in _Lexer(text, variables).pieces():
+    for piece, quoted in _Lexer(text, variables, escape).pieces():
         if quoted:
             current = (current or "") + piece
             continue
@@ -65,10 +68,12 @@ def expand_words(text: str, variables: Mapping[str, str]) -> list[str]:
 class _Lexer:
     """Reads a text once, from left to right."""
 
-    def __init__(self, text: str, variables: Mapping[str, str]) -> None:
+    def __init__(self, text: str, variables: Mapping[str, str], escape: str) -> None:
         self._text = text
+        self._escape = escape
         self._variables = variables
         self._at = 0
+        self._brought = 0
 
     def pieces(self, stop: str = "") -> list[tuple[str, bool]]:
         """Return the parts up to the letter `stop`, each with whether it is quoted."""
@@ -81,7 +86,7 @@ class _Lexer:
                 found.append((self._double_quoted(), True))
             elif letter == "$":
                 found.append((self._variable(), False))
-            elif letter == "\\":
+            elif letter == self._escape:
                 found.append((self._next(), True))
             else:
                 found.append((letter, False))
@@ -107,7 +112,7 @@ class _Lexer:
                 return inside
             if letter == "$":
                 inside += self._variable()
-            elif letter == "\\" and self._text[self._at : self._at + 1] in {'"', "$", "\\"}:
+            elif letter == self._escape and self._text[self._at : self._at + 1] in {'"', "$", self._escape}:
                 inside += self._next()
             else:
                 inside += letter
@@ -119,7 +124,7 @@ class _Lexer:
             if match is None:
                 return "$"
             self._at = match.end()
-            return self._variables.get(match[0], "")
+            return self._bounded(self._variables.get(match[0], ""))
         match = _NAME.match(self._text, self._at + 1)
         if match is None:
             raise InvalidParameter(f"syntax error: bad substitution in {self._text!r}")
@@ -128,7 +133,13 @@ class _Lexer:
         word = "".join(piece for piece, _ in self.pieces("}")) if operator else ""
         if self._next() != "}":
             raise InvalidParameter(f"syntax error: missing '}}' in {self._text!r}")
-        return self._operated(name, operator, word)
+        return self._bounded(self._operated(name, operator, word))
+
+    def _bounded(self, value: str) -> str:
+        self._brought += len(value)
+        if self._brought > MAX_BROUGHT:
+            raise InvalidParameter(f"variables make a text longer than {MAX_BROUGHT} characters")
+        return value
 
     def _operator(self) -> str:
         """Return the operator that follows a name, "" for none."""
