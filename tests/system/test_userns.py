@@ -56,7 +56,7 @@ class Remapped:
     def refusal(self, *arguments: str) -> str:
         done = self.docker("run", "--rm", *arguments, check=False)
         assert done.returncode == 125
-        return str(done.stderr).split("daemon: ", 1)[1].partition("\n")[0]
+        return str(done.stderr).split("daemon: ", 1)[1].partition("\n")[0].removesuffix(".")  # which newer clients add
 
     def mounts(self) -> list[str]:
         lines = Path(f"/proc/{self.holder.pid}/mountinfo").read_text().splitlines()
