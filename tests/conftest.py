@@ -154,7 +154,7 @@ class Daemon:
     def logd(self, *arguments: str, check: bool = True, **options: Any) -> "subprocess.CompletedProcess[str]":
         """Run the command line `logd` on this daemon's socket."""
         command = [sys.executable, "-m", "logd.cli.main", *arguments]
-        environment = {**os.environ, "LOGD_HOST": self.host}
+        environment = {**os.environ, "LOGD_HOST": self.host, "DOCKER_CONFIG": self.environment["DOCKER_CONFIG"]}
         options = {"cwd": ROOT, "env": environment, "capture_output": True, "text": True, "timeout": 60, **options}
         done = subprocess.run(command, check=False, **options)
         assert not check or done.returncode == 0, f"{done}\n{self.log()}"

@@ -117,6 +117,22 @@ class Side(Named):
         return [CompletionItem(f"{item.value}:") for item in found] or [CompletionItem(incomplete, type="file")]
 
 
+class Registry(_Parameter):
+    """A registry; the shell completes it with those at which there is a login."""
+
+    name = "registry"
+
+    def shell_complete(self, ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
+        """Return those in docker's configuration that begin so."""
+        from logd.cli.registry.docker_config import DockerConfig  # noqa: PLC0415  # for completion only
+
+        try:
+            found = DockerConfig().auths
+        except LogdError:
+            return []
+        return [CompletionItem(name) for name in sorted(found) if name.startswith(incomplete)]
+
+
 def _names_of_containers(items: Any) -> Iterable[str]:
     return (name.removeprefix("/") for item in items for name in item["Names"])
 
@@ -126,6 +142,7 @@ SIDE: Final = Side("path", "/containers/json?all=1", _names_of_containers)
 IMAGE: Final = Named("image", "/images/json", lambda items: (tag for item in items for tag in item["RepoTags"] or ()))
 NETWORK: Final = Named("network", "/networks", lambda items: (item["Name"] for item in items))
 VOLUME: Final = Named("volume", "/volumes", lambda answer: (item["Name"] for item in answer["Volumes"] or ()))
+REGISTRY: Final = Registry()
 FLAG: Final = re.compile(r"^  (?:-\w, )?(--[\w-]+)", re.MULTILINE)
 """In a help text, the long name of an option."""
 HELP_TIMEOUT_S: Final = 5.0

@@ -43,9 +43,12 @@ OPTIONS: Final = (
     click.option("--cidfile", type=click.Path(), metavar="FILE", help="Write the container's id to this file."),
     click.option("--platform", metavar="OS/ARCH", help="Platform that the image must be for."),
     click.option(
-        "--pull", type=click.Choice(["missing", "never"]), help="Nothing is pulled either way: load the image."
+        "--pull",
+        type=click.Choice(["always", "missing", "never"]),
+        default="missing",
+        help="Take the image from its registry always, if it is missing (default), or never.",
     ),
-    click.option("-q", "--quiet", is_flag=True, help="Taken for docker's sake: nothing is pulled."),
+    click.option("-q", "--quiet", is_flag=True, help="Say nothing of a pull."),
     click.option("-p", "--publish", multiple=True, metavar="[[ADDR:]PORT:]PORT", help="Publish a port or FIRST-LAST."),
     click.option("-P", "--publish-all", is_flag=True, help="Publish all exposed ports at random ports of the host."),
     click.option("--expose", multiple=True, metavar="PORT", help="Expose a port, or FIRST-LAST."),

@@ -50,8 +50,8 @@ def settings(options: Mapping[str, Any]) -> dict[str, Any]:
         ("device", "Devices", lambda words: [_device(word) for word in words]),
         *((name, key, partial(_rates, name)) for name, key in RATES.items()),
         ("mount", "Mounts", mounts),
-        ("security_opt", "SecurityOpt", lambda words: [_security(word) for word in words]),
-        ("ulimit", "Ulimits", lambda words: [_ulimit(word) for word in words]),
+        ("security_opt", "SecurityOpt", lambda words: [parse_security_option(word) for word in words]),
+        ("ulimit", "Ulimits", lambda words: [parse_ulimit(word) for word in words]),
     )
     if options["gpus"]:
         found["DeviceRequests"] = [{"Count": -1, "Capabilities": [["gpu"]]}]
@@ -165,7 +165,7 @@ def _weight(word: str) -> dict[str, Any]:
     return {"Path": path, "Weight": int(weight)}
 
 
-def _security(word: str) -> str:
+def parse_security_option(word: str) -> str:
     """Return the option; of a seccomp profile the content, for the daemon may not see our files."""
     key, value = split(word)
     if key != "seccomp" or value in {"", "unconfined", "builtin"}:
@@ -177,7 +177,8 @@ def _security(word: str) -> str:
         raise InvalidParameter(f"--security-opt: {value}: {error}") from error
 
 
-def _ulimit(word: str) -> dict[str, Any]:
+def parse_ulimit(word: str) -> dict[str, Any]:
+    """Return the API's Ulimit for NAME=SOFT[:HARD]. Raises InvalidParameter."""
     name, limits = split(word)
     soft, _, hard = limits.partition(":")
     try:

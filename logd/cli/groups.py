@@ -23,6 +23,8 @@ from logd.cli.events_command import events
 from logd.cli.inspect_command import inspect_of
 from logd.cli.network_commands import network
 from logd.cli.ps_command import ps
+from logd.cli.registry import image_commands as registry_commands
+from logd.cli.registry.build_command import build
 from logd.cli.system_commands import info
 from logd.cli.volume_commands import volume
 
@@ -78,5 +80,14 @@ for _command in (
     container_commands.wait,
 ):
     container.add_command(_command)
-for _command in (image_commands.import_, image_commands.load, image_verbs.history, image_verbs.tag):
+for _command in (
+    build,
+    image_verbs.history,
+    image_commands.import_,
+    image_commands.load,
+    registry_commands.pull,
+    registry_commands.push,
+    registry_commands.save,
+    image_verbs.tag,
+):
     image.add_command(_command)

@@ -1,6 +1,5 @@
 """`logd images`, `import`, `load`."""
 
-import json
 import os
 import stat
 import sys
@@ -14,11 +13,12 @@ from logd.cli.client import Client, Query, Response
 from logd.cli.command import Command
 from logd.cli.completion import IMAGE
 from logd.cli.formats import FILTER, FORMAT, NO_TRUNC, QUIET, TABLE, Columns, print_rows
+from logd.cli.json_stream import results
 from logd.cli.progress import progress
 from logd.cli.references import parse_filters, short_id
 from logd.cli.tables import ago, local_time
 from logd.cli.terminal import visible
-from logd.errors import InvalidParameter, LogdError
+from logd.errors import InvalidParameter
 from logd.units import format_size
 
 BLOCK_BYTES: Final = 256 * 1024
@@ -185,21 +185,3 @@ def blocks(source: BinaryIO, advance: Callable[[int], object]) -> Iterator[bytes
     while block := source.read(BLOCK_BYTES):
         advance(len(block))
         yield block
-
-
-def results(response: Response) -> Iterator[dict[str, Any]]:
-    """Yield the objects of a stream of JSON lines. Raises LogdError for the error that one of them reports."""
-    rest = b""
-    with response:
-        while not response.ended:
-            *lines, rest = (rest + response.receive()).split(b"\n")
-            yield from map(_result, filter(bytes.strip, lines))
-    if rest.strip():
-        yield _result(rest)
-
-
-def _result(line: bytes) -> dict[str, Any]:
-    item: dict[str, Any] = json.loads(line)
-    if "error" in item:
-        raise LogdError(str(item["error"]))
-    return item

@@ -35,6 +35,8 @@ from logd.cli.completion import CONTAINER, PassedOn, completion, flags_of_daemon
 from logd.cli.copying.command import cp
 from logd.cli.output import STDERR_FD, write_all
 from logd.cli.references import Several
+from logd.cli.registry import build_command, login_commands
+from logd.cli.registry import image_commands as registry_commands
 from logd.cli.terminal import visible
 from logd.errors import InvalidParameter, LogdError
 
@@ -123,8 +125,15 @@ for _command in (
     top.top,
     stats_command.stats,
     image_commands.images,
+    registry_commands.pull,
+    registry_commands.push,
+    registry_commands.search,
+    login_commands.login,
+    login_commands.logout,
+    build_command.build,
     image_commands.import_,
     image_commands.load,
+    registry_commands.save,
     image_verbs.history,
     image_verbs.tag,
     image_verbs.rmi,

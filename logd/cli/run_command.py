@@ -7,6 +7,7 @@ from typing import Any, Final
 
 import click
 
+from logd import references
 from logd.cli.attach_command import DETACH_KEYS, SIG_PROXY
 from logd.cli.attached import EXIT_DAEMON, UPGRADE, check_input, follow
 from logd.cli.client import Client, Query, Refused
@@ -14,10 +15,14 @@ from logd.cli.command import Command
 from logd.cli.completion import IMAGE
 from logd.cli.create_options import create_options
 from logd.cli.create_request import create_request, id_file
+from logd.cli.registry.transfers import pull_for
+from logd.cli.terminal import visible
 from logd.errors import InvalidParameter, LogdError
 
 EXIT_NOT_EXECUTABLE: Final = 126
 EXIT_NOT_FOUND: Final = 127
+MISSING: Final = ("No such image", "does not match the specified platform")
+"""Of the daemon's words for a container that can't be created: those of an image that is not there."""
 
 
 class NotStarted(LogdError):
@@ -90,24 +95,46 @@ def create(client: Client, /, *, image: str, command: Sequence[str], **options: 
 def _create(client: Client, body: dict[str, Any], options: dict[str, Any]) -> str:
     query = {"name": options["name"], "platform": options["platform"]}
     with id_file(options["cidfile"]) as note:
-        identity = _created(client, query, body)
+        try:
+            identity = _created(client, query, body, options)
+        except LogdError as error:
+            raise _not_run(error) from error
         note(identity)
     return identity
 
 
-def _created(client: Client, query: Query, body: dict[str, Any]) -> str:
+def _created(client: Client, query: Query, body: dict[str, Any], options: dict[str, Any]) -> str:
+    """Create the container, of an image that is pulled as it is asked for, and return its id."""
+    image, platform, quiet = str(body["Image"]), options["platform"], options["quiet"]
+    if options["pull"] == "always" and references.digest_of(image) is None:
+        pull_for(client, image, platform, quiet=quiet)
     try:
         created = client.json("POST", "/containers/create", query, json_body=body)
     except Refused as error:
-        hint = ""
-        if error.status == 404 and "No such image" in str(error):
-            hint = " (bring it in with `logd import` or `logd load`; `logd images` lists what is there)"
-        failed = NotStarted(f"{error}{hint}")
-        failed.exit_code = EXIT_DAEMON
-        raise failed from error
+        if options["pull"] != "missing" or not _lacks(error, image):
+            raise
+        if not quiet:
+            name = references.parse(image).with_default_tag().familiar
+            sys.stderr.write(f"Unable to find image '{visible(name)}' locally\n")
+            sys.stderr.flush()
+        pull_for(client, image, platform, quiet=quiet)
+        created = client.json("POST", "/containers/create", query, json_body=body)
     for warning in created.get("Warnings") or ():
         sys.stderr.write(f"logd: warning: {warning}\n")
     return str(created["Id"])
+
+
+def _lacks(error: Refused, image: str) -> bool:
+    """Say whether the daemon lacks an image that a registry may have, or has it for another platform only."""
+    is_missing = error.status == 404 and any(words in str(error) for words in MISSING)
+    return is_missing and references.digest_of(image) is None
+
+
+def _not_run(error: LogdError) -> LogdError:
+    """Return the error with docker's exit code for a container that could not be made."""
+    failed = NotStarted(str(error))
+    failed.exit_code = EXIT_DAEMON
+    return failed
 
 
 def _start(client: Client, identity: str) -> None:

@@ -260,11 +260,16 @@ def test_a_start_that_fails_has_dockers_exit_code(peer: Peer, logd: Logd, messag
     assert (done.returncode, done.stderr) == (code, f"logd: {message}\n")
 
 
-def test_an_image_that_is_missing_is_told_with_the_remedy(peer: Peer, logd: Logd) -> None:
+def test_an_image_that_is_missing_is_asked_of_its_registry(peer: Peer, logd: Logd) -> None:
     peer.routes["POST /containers/create"] = lambda _: (404, {"message": "No such image: nix:latest"})
+    peer.routes["POST /images/create"] = lambda _: (404, {"message": "there is none"})
     done = logd("run", "nix")
-    assert done.returncode == 125
-    assert done.stderr.startswith("logd: No such image: nix:latest (bring it in with `logd import`")
+    assert (done.returncode, done.stderr) == (
+        125,
+        "Unable to find image 'nix:latest' locally\nlogd: there is none\n",
+    )
+    done = logd("run", "--pull", "never", "nix")
+    assert (done.returncode, done.stderr) == (125, "logd: No such image: nix:latest\n")
 
 
 def test_signals_go_to_the_container(peer: Peer) -> None:

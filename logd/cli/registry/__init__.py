@@ -1,0 +1,1 @@
+"""Images of registries, and builds: what the command line does for them that the daemon can't."""
