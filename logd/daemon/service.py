@@ -58,6 +58,7 @@ class Service:
         self._tls: list[ServerContext] = []
         self._access = Access()
         self._events = EventBus()
+        self._engine: Engine | None = None
         self._ready = False
 
     async def run(self, listeners: list[Listener]) -> None:
@@ -113,6 +114,7 @@ class Service:
             await self._end_builds(engine)
         finally:
             extending.cancel()
+        self._engine = engine
         return engine, images, watcher
 
     async def _end_builds(self, engine: Engine) -> None:
@@ -164,6 +166,8 @@ class Service:
         else:
             needs_restart = self._config.take_over(loaded.config)
             self._access.renew()
+            if self._engine is not None:
+                self._engine.limit_stores()
             self._own_log.set_level("debug" if self._config.debug else self._config.log_level)
             for key in needs_restart:
                 log.warning("%s has changed and needs a restart of logd", key)

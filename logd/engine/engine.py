@@ -20,7 +20,7 @@ from logd.engine.files import Files
 from logd.engine.health import HealthCounts
 from logd.engine.launching import follow_networks
 from logd.engine.lifecycle import Lifecycle
-from logd.engine.logopts import max_line_bytes, resolve, try_plugins
+from logd.engine.logopts import max_line_bytes, resolve, store_options, try_plugins
 from logd.engine.names import check_name
 from logd.engine.network_settings import check_endpoint
 from logd.engine.networks import Networks, is_member
@@ -387,11 +387,21 @@ class Engine:
             container.host = msgspec.structs.replace(container.host, log_config=new)
             container.asked_logging = asked
             await self._world.writer.saved(container)
+            self._limit_store(container)
             if container.state.has_process:
                 self._world.deliveries.begin(container)
             else:
                 self._world.deliveries.resume(container)
             self._world.tell(container, "update")
+
+    def _limit_store(self, container: Container) -> None:
+        if container.shim is not None:
+            container.shim.change_store(store_options(container.host.log_config, self._world.config))
+
+    def limit_stores(self) -> None:
+        """Have what runs go by the daemon's settings of the store as they are now."""
+        for container in self._world.registry.all():
+            self._limit_store(container)
 
     async def update(self, ref: str, asked: HostConfig) -> list[str]:
         """Change limits and restart policy of a container, which holds from its next exit on; returns warnings."""

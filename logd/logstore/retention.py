@@ -22,7 +22,7 @@ class Retention:
 
     def __init__(self, folder: str, options: StoreOptions, open_number: int) -> None:
         self._folder = folder
-        self._options = options
+        self.options = options
         self._totals = TotalsFile(folder, COUNTS_MODE)
         self.closed = closed_segments(folder, open_number)
         self.is_claimed = False
@@ -33,14 +33,14 @@ class Retention:
     def enforce(self, now_ns: int, protected: tuple[int, int] | None, ends: tuple[int, int]) -> None:
         """Remove closed segments that the store's and the host's bounds no longer allow; `ends` of the streams."""
         self.is_claimed = self.is_blocked = False
-        due = list(expired(self.closed, self._options, now_ns, protected))
+        due = list(expired(self.closed, self.options, now_ns, protected))
         claims = read_claims(self._folder) if due else []
         for segment in due:
             if self._is_claimed(segment, claims, ends):
                 self.is_claimed = True
                 break
             self._remove(segment)
-        self.free(host_excess(self._folder, self._options), protected)
+        self.free(host_excess(self._folder, self.options), protected)
 
     def _is_claimed(self, segment: Closed, claims: Iterable[Claim], ends: tuple[int, int]) -> bool:
         """Tell whether a driver that is within its budget has not delivered all of the oldest segment yet."""

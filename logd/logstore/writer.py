@@ -380,6 +380,22 @@ class StoreWriter:
         retention.enforce(time.time_ns(), self.protected, (self.ends[STDOUT], self.ends[STDERR]))
         self.claimed, self.blocked = retention.is_claimed, retention.is_blocked
 
+    def change_options(self, options: StoreOptions) -> None:
+        """Go by these from now on; what they no longer allow is let go at once."""
+        if options == self.options:
+            return
+        if self.options.sync:
+            self.sync()
+        self.options = options
+        if self._retention is not None:
+            self._retention.options = options
+        if self.dropping:
+            return  # `resume` goes by them
+        if self.size >= options.max_size:
+            self._rotate_if_room()
+        else:
+            self.enforce()
+
     def _look_at_host(self) -> None:
         missing = missing_reserve(self.folder, self.options)
         if missing and not self.retention.free(missing, self.protected):

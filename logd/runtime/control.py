@@ -86,6 +86,9 @@ class Control:
         if operation == "lease":
             self._shim.lease(message["positions"])
             self.say(daemon, b'{"re": %d}' % number)
+        elif operation == "store":
+            self._shim.change_store(message["options"])
+            self.say(daemon, b'{"re": %d}' % number)
         elif operation == "exec-log":
             self._hand_to_intake(daemon, message, descriptors)
         elif operation in {"start", "stdin"}:

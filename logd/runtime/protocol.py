@@ -18,6 +18,7 @@ Keeper → shim: {"op": "reaped", "status": …, "time_ns": …}: the keeper was
 Shim → daemon, on `<exec-dir>/shim.sock` and on the first connection: events, see Event.
 Daemon → shim: {"op": …, "seq": n}, answered with {"re": n} or {"re": n, "error": …, "exit_code": …}:
     start · stdin (the answer carries a descriptor) · close-stdin · lease positions · clear · keeper (+ 1 descriptor)
+    store options (the fields of StoreOptions in their order; a shim that is older than this refuses it)
 """
 
 import contextlib

@@ -291,6 +291,16 @@ class Shim:
         self._attentive = True
         self.writer.protected = (positions[0], positions[1]) if positions else None
 
+    def change_store(self, options: list[Any]) -> None:
+        """Go by other limits of the store; what an older daemon does not name stays."""
+        own = self.writer.options
+        store = _new_tuple(StoreOptions, (*options[: len(own)], *own[len(options) :]))
+        _, _, max_age_s, _, _, sync, _ = store
+        self.writer.change_options(store)
+        self._sync_at = 0.0
+        self._age_at = time.monotonic() + AGE_CHECK_S if max_age_s else 0.0
+        self._attentive = self._attentive or bool(max_age_s or sync)
+
     def take_in(self, connection: SocketType, exec_id: str, names: list[str], pipes: list[int]) -> None:
         """Have what an exec prints in the log too; see exec_intake.py."""
         self._attentive = True

@@ -10,6 +10,7 @@ from collections.abc import Callable, Coroutine
 from typing import Any, Final, Protocol
 
 from logd.errors import LogdError
+from logd.logstore.options import StoreOptions
 from logd.runtime import terminal
 from logd.runtime.channel import Channel, ChannelClosed
 from logd.runtime.command import RUNTIME_FAILED_EXIT
@@ -120,6 +121,18 @@ class Shim:
         with contextlib.suppress(ChannelClosed):  # with the shim gone there is nothing that could drop anything
             await self._ask("lease", positions=positions)
 
+    def change_store(self, options: StoreOptions) -> None:
+        """Have the shim, and those that replace it, go by other limits of the store; one that is busy does so later."""
+        self.launch = self.launch._replace(store=options)
+        if self._channel is not None:
+            self._spawn(self._tell_store())
+
+    async def _tell_store(self) -> None:
+        with contextlib.suppress(ChannelClosed):  # the next one is told at once
+            answer, _ = await self._ask("store", options=self.launch.store)
+            if "error" in answer:
+                log.debug("limits hold from the next start: %s", answer["error"])
+
     async def clear(self) -> None:
         """Remove what the store holds so far. Raises LogdError."""
         answer, _ = await self._ask("clear")
@@ -168,10 +181,12 @@ class Shim:
 
     # -- connection ----------------------------------------------------------------------------------------------
 
-    def connect(self, connection: socket.socket) -> None:
-        """Go on with this connection."""
+    def connect(self, connection: socket.socket, *, is_new: bool = False) -> None:
+        """Go on with this connection; `is_new`: to a shim that is just made, by our launch."""
         self._channel = Channel(connection, self._heard, self._lost)
         self._connected.set()
+        if not is_new:
+            self._spawn(self._tell_store())
         if self._lease is not None:
             self._spawn(self.lease(self._lease))
 

@@ -87,7 +87,7 @@ class Supervisor:
         self._shims.add(shim)
         with theirs:
             await self._ask_keeper("launch", launch, theirs)
-        shim.connect(ours)
+        shim.connect(ours, is_new=True)
         try:
             async with asyncio.timeout(CREATE_S):
                 await shim.created

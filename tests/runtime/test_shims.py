@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import time
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
@@ -34,6 +35,12 @@ from logd.runtime.supervisor import Supervisor
 def output(launch: Launch, stream: str = "stdout") -> bytes:
     folder = Path(launch.container_dir) / "log"
     return b"".join(file.read_bytes() for file in sorted(folder.glob(f"*.{stream}")))
+
+
+async def until(condition: Callable[[], bool]) -> None:
+    async with asyncio.timeout(30):
+        while not condition():
+            await asyncio.sleep(0.01)
 
 
 async def test_both_streams_and_the_exit_code_are_kept(tmp_path: Path, exec_root: Path, supervisor: Supervisor) -> None:
@@ -378,6 +385,37 @@ async def test_old_segments_make_room_before_anything_is_dropped(
         delete(launch)
     finally:
         subprocess.run(["umount", "--lazy", disk], check=True)
+
+
+async def test_limits_of_the_store_are_changed_while_the_container_runs(
+    tmp_path: Path, exec_root: Path, supervisor: Supervisor
+) -> None:
+    """At once, and anew for the shim that replaces one; what is beyond them goes, and is counted."""
+    script = "seq 100000; read go; seq 100000; read go; seq 100000"
+    launch = make_launch(tmp_path, exec_root, "c18", ["sh", "-c", script], open_stdin=True)
+    log = launch.container_dir + "/log"
+    shim = await supervisor.launch(launch)
+    stdin = await shim.stdin()
+    await shim.start()
+    printed = 588_895  # by one seq
+    await until(lambda: len(output(launch)) == printed)
+    assert len(segment_numbers(log)) == 1
+    shim.change_store(StoreOptions(max_size=100_000, max_file=3))
+    await until(lambda: len(segment_numbers(log)) == 2)  # what there is is too much for one
+    os.write(stdin, b"go\n")
+    await until(lambda: end_positions(log)[0] == 2 * printed)
+    await until(lambda: len(segment_numbers(log)) == 3 and len(output(launch)) <= 300_000)
+    await until(lambda: len(processes_named("logd-shim", exec_root)) == 1)  # its errand has ended
+    os.kill(processes_named("logd-shim", exec_root)[0], signal.SIGKILL)
+    for _ in range(2):  # questions are answered in order: the next shim knows the limits by the second answer
+        await shim.lease(None)
+    os.write(stdin, b"go\n")
+    assert (await shim.drained)[0] == 3 * printed
+    assert len(output(launch)) <= 300_000
+    totals = read_totals(log).streams
+    assert len(output(launch)) + totals[STDOUT].expired == 3 * printed
+    os.close(stdin)
+    delete(launch)
 
 
 async def test_a_lossless_reader_holds_the_container_back_and_keeps_every_segment(
