@@ -105,7 +105,7 @@ def _host(call: Call) -> HostConfig:
         cgroup_parent=call.text("cgroupparent"),
         shm_size=number("shmsize"),
         extra_hosts=[one for text in call.query.getall("extrahosts", []) for one in text.split(",") if one],
-        security_opt=_json(call, "securityopt", list[str]) or [],
+        security_opt=call.query.getall("securityopt", []),
         ulimits=_json(call, "ulimits", list[Ulimit]) or [],
     )
 

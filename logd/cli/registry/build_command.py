@@ -154,7 +154,7 @@ def _query(tags: Sequence[str], options: Mapping[str, Any]) -> Query:
         "cpusetmems": options["cpuset_mems"],
         "cgroupparent": options["cgroup_parent"],
         "ulimits": json.dumps([parse_ulimit(word) for word in options["ulimit"]]),
-        "securityopt": json.dumps([parse_security_option(word) for word in options["security_opt"]]),
+        "securityopt": [parse_security_option(word) for word in options["security_opt"]],
     }
 
 
