@@ -52,10 +52,10 @@ packages:
 	@sh scripts/packages.sh
 
 # What the tests need besides: the other init, certificates, a file system in a file, destinations of logs, who drives the
-# daemon, who scrapes metrics, and a terminal.
+# daemon, who scrapes metrics, a terminal, a registry with passwords, and who makes images.
 packages-dev:
 	@sh scripts/packages.sh catatonit crun iproute2 openssl e2fsprogs rsyslog rsyslog-gnutls systemd nodejs npm \
-		docker-compose prometheus tmux
+		docker-compose prometheus tmux docker-registry apache2-utils skopeo umoci buildah
 
 $(BIN)/python:
 	$(PYTHON) -m venv .venv

@@ -10,7 +10,7 @@ from typing import Final
 
 import msgspec
 
-from logd.errors import Forbidden, InvalidParameter, LogdError, NotFound, Unsupported
+from logd.errors import Forbidden, InvalidParameter, LogdError, NotFound, Unauthorized, Unsupported
 from logd.images import config, manifests
 from logd.images.archive import PlannedImage
 from logd.images.blobs import digest_of
@@ -83,7 +83,8 @@ class Pulls:
             opening = connected(wanted.domain, wanted.path, self._settings(), credentials)
             with _dockers_words(wanted):
                 remote = await stack.enter_async_context(opening)
-            yield remote
+            with no_prompt():
+                yield remote
 
 
 class _One:
@@ -272,6 +273,15 @@ def _schema_of(data: bytes) -> int:
         return msgspec.json.decode(data, type=_Schema).schema_version
     except msgspec.DecodeError:
         return 0
+
+
+@contextlib.contextmanager
+def no_prompt() -> Iterator[None]:
+    """Have a registry's 401 be a failure of ours, as in dockerd: at a 401 Docker's client asks for a password."""
+    try:
+        yield
+    except Unauthorized as error:
+        raise LogdError(str(error)) from error
 
 
 @contextlib.contextmanager

@@ -13,7 +13,7 @@ from logd.images import config as image_config
 from logd.images.downloads import Downloads
 from logd.images.image import Image
 from logd.images.manifests import INDEX_TYPES, Descriptor, read_index, read_manifest
-from logd.images.pull import Pulls
+from logd.images.pull import Pulls, no_prompt
 from logd.images.push import Pushes
 from logd.images.report import Report
 from logd.images.store import ImageStore
@@ -56,15 +56,20 @@ class Registries:
 
     async def look(self, wanted: Reference, credentials: Credentials) -> dict[str, Any]:
         """Return Docker's DistributionInspect of what a name means in its registry. Raises NotFound."""
-        async with connected(wanted.domain, wanted.path, self.settings(), credentials) as remote:
-            found = await remote.ask("manifest", wanted=wanted.digest or wanted.tag)
-            data, media_type = found["data"].encode(), found["media_type"]
-            if media_type in INDEX_TYPES:
-                index = read_index(data, found["digest"])
-                platforms = [msgspec.to_builtins(one.platform) for one in index.manifests if one.platform]
-            else:
-                descriptor = Descriptor(found["digest"], len(data), media_type)
-                platforms = [await self._platform(remote, read_manifest(data, descriptor).config)]
+        with no_prompt():
+            async with connected(wanted.domain, wanted.path, self.settings(), credentials) as remote:
+                return await self._look(remote, wanted)
+
+    async def _look(self, remote: Remote, wanted: Reference) -> dict[str, Any]:
+        found = await remote.ask("manifest", wanted=wanted.digest or wanted.tag)
+        data, media_type = found["data"].encode(), found["media_type"]
+        if media_type in INDEX_TYPES:
+            index = read_index(data, found["digest"])
+            found_for = [msgspec.to_builtins(one.platform) for one in index.manifests if one.platform]
+            platforms = [{key: value for key, value in one.items() if value} for one in found_for]
+        else:
+            descriptor = Descriptor(found["digest"], len(data), media_type)
+            platforms = [await self._platform(remote, read_manifest(data, descriptor).config)]
         about = {"mediaType": media_type, "digest": found["digest"], "size": len(data)}
         return {"Descriptor": about, "Platforms": platforms}
 

@@ -76,6 +76,6 @@ def credentials_of_header(text: str) -> Credentials:
 def decoded(text: str, header: str) -> bytes:
     """Return what a header has in base64, with - and _. Raises InvalidParameter."""
     try:
-        return base64.urlsafe_b64decode(text + "=" * (-len(text) % 4))
+        return base64.b64decode(text + "=" * (-len(text) % 4), altchars="-_", validate=True)
     except (binascii.Error, ValueError) as error:
         raise InvalidParameter(f"invalid {header} header: {error}") from error

@@ -2,6 +2,7 @@
 
 import os
 import socket
+import ssl
 from typing import Final
 
 MAX_WORDS: Final = 1000
@@ -18,7 +19,12 @@ def told(error: BaseException | None) -> str:
     if isinstance(error, TimeoutError):
         return "the registry does not answer (timeout)"
     cause = getattr(error, "os_error", error)
-    if isinstance(cause, socket.gaierror):
+    certificate = getattr(error, "certificate_error", cause)
+    if isinstance(certificate, ssl.SSLCertVerificationError):
+        text = f"certificate verify failed: {certificate.verify_message}"
+    elif isinstance(cause, ssl.SSLError):
+        text = f"TLS: {cause.reason or cause}"
+    elif isinstance(cause, socket.gaierror):
         text = f"lookup of its address: {cause.strerror}"
     elif isinstance(cause, OSError) and cause.errno:
         text = os.strerror(cause.errno).lower()
