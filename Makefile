@@ -8,7 +8,7 @@ export PYTHON
 # The tests start thousands of Pythons; each would compile all of logd anew.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: help run test soak setup setup-dev stop clean bench bench-forwarding bench-scrape format packages packages-dev
+.PHONY: help run test soak setup setup-dev stop clean bench bench-forwarding bench-scrape bench-pull format packages packages-dev
 
 help:
 	@echo 'make run     set up, start the daemon, run a container, show its log'
@@ -17,7 +17,7 @@ help:
 	@echo 'make stop    stop the daemon; containers go on'
 	@echo 'make clean   remove all containers, images and logs, and stop the daemon'
 	@echo 'make bench   compare with what else is on this machine; make bench-forwarding: how logs are delivered'
-	@echo 'make bench-scrape   what a scrape of 500 containers costs'
+	@echo 'make bench-scrape   what a scrape of 500 containers costs; make bench-pull: pulls from a registry'
 	@echo 'make format  format the code'
 
 run: setup
@@ -88,6 +88,9 @@ bench-forwarding: setup
 
 bench-scrape: setup
 	$(BIN)/python bench/scrape.py $(ARGS)
+
+bench-pull: setup
+	$(BIN)/python bench/pull.py $(ARGS)
 
 format: setup-dev
 	$(BIN)/ruff format .

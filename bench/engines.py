@@ -96,6 +96,7 @@ class Engine:
 class DockerLike(Engine):
     """Whatever speaks the Docker API on a socket."""
 
+    root: Path
     socket_path: Path
     process: subprocess.Popen[bytes] | None = None
 

@@ -26,6 +26,15 @@ def pss_mib(pid: int) -> float:
         return 0.0
 
 
+def rss_mib(pid: int) -> float:
+    """Resident set size in MiB, 0 when the process is gone."""
+    try:
+        with open(f"/proc/{pid}/statm", encoding="ascii") as file:
+            return int(file.read().split()[1]) * os.sysconf("SC_PAGE_SIZE") / (1 << 20)
+    except OSError:
+        return 0.0
+
+
 def children(parent: int) -> list[int]:
     """Pids of a process's children."""
     found = []
