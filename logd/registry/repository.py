@@ -3,6 +3,7 @@
 Source: OCI distribution-spec, "Pull" and "Push".
 """
 
+import asyncio
 import contextlib
 import hashlib
 import re
@@ -72,6 +73,8 @@ class Repository:
         self._scopes: list[str] = []
         self._endpoints: list[Endpoint] = []
         self._connections: list[Connection] = []
+        self._connecting = asyncio.Lock()
+        self._problem: LogdError = Refused("there is no endpoint")
         self._current: Connection | None = None
 
     async def __aenter__(self) -> Self:
@@ -97,33 +100,32 @@ class Repository:
 
         Credentials are the registry's, and its mirrors don't get them.
         """
-        problem: Exception | None = None
         while self._endpoints:
-            endpoint = self._endpoints.pop(0)
+            endpoint = self._endpoints[0]
             credentials = NOBODY if endpoint.mirror else self._credentials
             connection = Connection(endpoint, self._settings, credentials, self._scopes)
             try:
                 await _greet(connection)
             except LINE_ERRORS as error:
-                problem = Refused(f'Get "{endpoint.url}/v2/": {told(error)}')
+                self._problem = Refused(f'Get "{endpoint.url}/v2/": {told(error)}')
+                del self._endpoints[0]
             except LogdError as error:
-                problem = error
-                if not endpoint.mirror:
-                    self._endpoints.clear()
+                self._problem = error
+                self._endpoints = self._endpoints[1:] if endpoint.mirror else []
             else:
                 self._connections.append(connection)
-                if not endpoint.mirror:
-                    self._endpoints.clear()
+                self._endpoints = self._endpoints[1:] if endpoint.mirror else []
                 return connection
             await connection.__aexit__()
-        raise problem or Refused("no endpoint is left")
+        raise self._problem
 
     async def _from_current_on(self) -> AsyncIterator[Connection]:
         """Yield the endpoint that answers now, and then those to ask if that one lacks something."""
         number = self._connections.index(self._connection)
         while True:
-            if number == len(self._connections):
-                await self._connect()
+            async with self._connecting:  # several blobs may turn to the next one at once
+                if number == len(self._connections):
+                    await self._connect()
             yield self._connections[number]
             number += 1
 

@@ -1,5 +1,6 @@
 """Archives for the tests: tars of layers, `docker save` archives of both styles, OCI layouts."""
 
+import functools
 import gzip
 import hashlib
 import io
@@ -14,7 +15,7 @@ import zstandard
 
 COMPRESS = {
     "plain": lambda data: data,
-    "gzip": gzip.compress,
+    "gzip": functools.partial(gzip.compress, mtime=0),
     "zstd": zstandard.ZstdCompressor().compress,
     "xz": lzma.compress,
 }
