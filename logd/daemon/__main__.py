@@ -12,6 +12,7 @@ import sys
 from collections.abc import Callable, Iterator, Sequence
 from typing import Final
 
+import logd.daemon.lean  # noqa: F401 - before the modules that import aiohttp
 from logd.daemon.config_file import Loaded, load
 from logd.daemon.identity import ensure_identity
 from logd.daemon.listeners import Listener, open_listeners

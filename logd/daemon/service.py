@@ -22,6 +22,7 @@ from logd.build.context import BUILDS, forget_all, left_behind
 from logd.config import DaemonConfig
 from logd.daemon import reloaded
 from logd.daemon.config_file import Loaded
+from logd.daemon.lean import give_back_memory
 from logd.daemon.listeners import BACKLOG, Listener, open_metrics
 from logd.daemon.measuring import make_scraper
 from logd.daemon.notify import Notifier
@@ -76,6 +77,7 @@ class Service:
             for one in measured:
                 stack.callback(one.close)
             _background(stack, self._feed_watchdog(), "watchdog")
+            _background(stack, give_back_memory(), "memory")
             engine, images, watcher = await self._build(stack)
             scraper = make_scraper(engine, self._events, self._config, stack)
             self._access.tell_cut = scraper.daemon.cut
