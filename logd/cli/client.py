@@ -333,14 +333,16 @@ def _secured(connection: socket.socket, name: str) -> socket.socket:
 
 def _send(connection: socket.socket, head: bytes, body: Iterable[bytes] | None) -> None:
     """Send the request. A daemon that refuses a body midway has answered: the answer is read, the rest is not sent."""
-    connection.sendall(head)
+    # Where a closed pipe ends the command, a closed connection must not. TLS takes no flags.
+    flags = 0 if hasattr(connection, "cipher") else socket.MSG_NOSIGNAL
+    connection.sendall(head, flags)
     if body is None:
         return
     try:
         for piece in body:
             if piece:
-                connection.sendall(b"%x\r\n%b\r\n" % (len(piece), piece))
-        connection.sendall(b"0\r\n\r\n")
+                connection.sendall(b"%x\r\n%b\r\n" % (len(piece), piece), flags)
+        connection.sendall(b"0\r\n\r\n", flags)
     except (BrokenPipeError, ConnectionResetError):
         return
 

@@ -164,9 +164,11 @@ def test_a_dockerfile_from_elsewhere_goes_along_and_no_copy_finds_it(
 def test_a_dockerfile_inside_is_named_from_the_context_on(builds: Builds, folder: Path, tmp_path: Path) -> None:
     (folder / "dir/Other").write_text("FROM busybox\n")
     (tmp_path / "way").symlink_to(folder)
-    ours, docker = builds.both("-f", str(tmp_path / "way/dir/Other"), str(folder))
-    assert ours.query["dockerfile"] == docker.query["dockerfile"] == "dir/Other"
-    assert members(ours.body).keys() >= {"dir/Other"}
+    (folder / "link").symlink_to("dir/Other")
+    for name in (tmp_path / "way/dir/Other", folder / "link"):
+        ours, docker = builds.both("-f", str(name), str(folder))
+        assert ours.query["dockerfile"] == docker.query["dockerfile"] == "dir/Other"
+        assert members(ours.body).keys() >= {"dir/Other"}
 
 
 def test_standard_input_is_an_archive_as_it_is_or_a_dockerfile(builds: Builds, folder: Path) -> None:

@@ -2,6 +2,7 @@
 
 import json
 import os
+import signal
 import stat
 from pathlib import Path
 from typing import Any
@@ -137,6 +138,7 @@ def test_a_helper_of_one_registry_is_asked_for_that_one_alone(config: Path, help
         ("absent", None, "docker-credential-absent, which is not installed"),
         ("../x", None, "no name of one"),
         ("bad", "#!/bin/sh\ncat; echo p4ss; exit 3", "docker-credential-bad store: exit status 3"),
+        ("deaf", "#!/bin/sh\nexec < /dev/null; exit 4", "docker-credential-deaf store: exit status 4"),
     ],
 )
 def test_a_helper_that_fails_is_named_and_no_password_told(
@@ -146,8 +148,12 @@ def test_a_helper_that_fails_is_named_and_no_password_told(
     if script:
         (helper / f"docker-credential-{name}").write_text(script)
         (helper / f"docker-credential-{name}").chmod(0o755)
-    with pytest.raises(LogdError, match=words) as caught:
-        Logins().keep("host", Login("ann", "p4ss"))
+    before = signal.signal(signal.SIGPIPE, signal.SIG_DFL)  # as the command has it
+    try:
+        with pytest.raises(LogdError, match=words) as caught:
+            Logins().keep("host", Login("ann", "p4ss" * 30_000))
+    finally:
+        signal.signal(signal.SIGPIPE, before)
     assert "p4ss" not in str(caught.value)
 
 

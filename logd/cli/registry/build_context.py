@@ -83,10 +83,10 @@ def _of_folder(folder: str, dockerfile: str | None) -> Context:
     if dockerfile == STREAM:
         name = _with_foreign(extra, _checked("standard input", sys.stdin.buffer.read(MAX_DOCKERFILE + 1)), patterns)
     else:
-        name = _name_in(folder, dockerfile)
+        place = os.path.realpath(dockerfile or _usual(folder))
+        name = posixpath.relpath(place, os.path.realpath(folder))
         if name.startswith("../"):
-            assert dockerfile is not None
-            name = _with_foreign(extra, _read(dockerfile), patterns)
+            name = _with_foreign(extra, _read(place), patterns)
         elif not os.path.lexists(os.path.join(folder, name)):
             raise InvalidParameter(
                 f"unable to prepare context: no {visible(name)} in {visible(folder)} (-f names another)"
@@ -122,15 +122,10 @@ def _patterns(folder: str) -> list[str]:
         raise LogdError(f"{visible(folder)}/{IGNORE_FILE}: {error.strerror}") from error
 
 
-def _name_in(folder: str, dockerfile: str | None) -> str:
-    """Return the Dockerfile's path from the context on; one outside of it begins with `../`."""
-    if dockerfile is None:
-        has_small = not os.path.lexists(os.path.join(folder, DOCKERFILE)) and os.path.lexists(
-            os.path.join(folder, DOCKERFILE.lower())
-        )
-        return DOCKERFILE.lower() if has_small else DOCKERFILE
-    place = os.path.join(os.path.realpath(os.path.dirname(dockerfile) or "."), os.path.basename(dockerfile))
-    return posixpath.relpath(place, os.path.realpath(folder))
+def _usual(folder: str) -> str:
+    """Return where the Dockerfile is if nothing else is said; it may be written small."""
+    places = [os.path.join(folder, name) for name in (DOCKERFILE, DOCKERFILE.lower())]
+    return next(filter(os.path.lexists, places), places[0])
 
 
 def _read(dockerfile: str) -> bytes:

@@ -69,9 +69,14 @@ class Helper:
 
     def _run(self, verb: str, text: str) -> bytes:
         try:
-            done = subprocess.run(  # its messages to a person go where ours go
-                [self._program, verb], input=os.fsencode(text), stdout=subprocess.PIPE, check=False, timeout=TIMEOUT_S
-            )
+            # A file in memory, for a helper that ends before it has read a pipe would end us by SIGPIPE. Its messages
+            # to a person go where ours go.
+            with open(os.memfd_create("login"), "wb+", buffering=0) as given:
+                given.write(os.fsencode(text))
+                given.seek(0)
+                done = subprocess.run(
+                    [self._program, verb], stdin=given, stdout=subprocess.PIPE, check=False, timeout=TIMEOUT_S
+                )
         except FileNotFoundError as error:
             raise LogdError(f"docker's configuration wants {self._program}, which is not installed") from error
         except (OSError, subprocess.TimeoutExpired) as error:
