@@ -16,7 +16,7 @@ import orjson
 from logd import references
 from logd.build import dockerfile
 from logd.build.context import Context
-from logd.build.copying import ROOT, look, put
+from logd.build.copying import FILE, copying, unpack
 from logd.build.dockerfile import Dockerfile, Instruction, Stage
 from logd.build.options import BuildOptions
 from logd.build.running import run, step_container
@@ -260,60 +260,51 @@ class Builder:
         ignored: list[str] | None = self._context.ignored
         if named := one.flags.get("from"):
             source, ignored = self._context.place(self._store.layers(await self._other(named))), None
-        target = self._context.place(self._store.layers(state.image))
+        target = self._context.place(self._store.layers(state.image), "target")
         workdir = state.config.get("WorkingDir") or "/"
-        copying = await look(one.keyword, source, target, words, workdir=workdir, owner=owner, ignored=ignored)
-        shown = created_by_files(state.config, copying.comment)
-        step = state.step(
-            one.keyword, copying.digest, copying.selection.destination, copying.selection.is_folder, owner
-        )
-        if await self._is_built(state, step):
-            return
-        async with step_container(
-            self._engine, self._context, self._options, state.image, state.config, [shown]
-        ) as container:
-            await put(self._engine, container, copying)
-            state.image = await self._engine.files.commit(
-                container, config=state.config, author=state.author, created_by=shown, step=step
-            )
+        async with copying(one.keyword, source, target, words, workdir=workdir, owner=owner, ignored=ignored) as found:
+            shown = created_by_files(state.config, found.comment)
+            step = state.step(one.keyword, found.digest, owner)
+            if await self._is_built(state, step):
+                return
+            if not found.archives:
+                await self._commit_files(state, found.answer.chunks(), step, shown)
+                return
+            async with step_container(
+                self._engine, self._context, self._options, state.image, state.config, [shown]
+            ) as container:
+                await unpack(self._engine, container, found)
+                state.image = await self._engine.files.commit(
+                    container, config=state.config, author=state.author, created_by=shown, step=step
+                )
 
     async def _workdir(self, state: StageState, one: Instruction) -> None:
         """Set the folder, and make it if it is not there."""
         shown = created_by_files(state.config, await self._configure(state, one))
         path: str = state.config["WorkingDir"]
-        try:
-            async with answered("stat", self._context.place(self._store.layers(state.image)), path=path + "/"):
-                pass
-        except NotFound:
-            pass
-        except InvalidParameter as error:
-            raise InvalidParameter(f"Cannot mkdir: {path} is not a directory") from error
-        else:
-            await self._commit(state, state.step("WORKDIR", path), shown)
-            return
         step = state.step("WORKDIR", path)
         if await self._is_built(state, step):
             return
-        async with step_container(
-            self._engine, self._context, self._options, state.image, state.config, [shown]
-        ) as container:
-            await self._engine.files.extract(
-                container, container.id, "/", _folder(path), keep_kinds=True, owner=ROOT, with_mounts=False
-            )
-            state.image = await self._engine.files.commit(
-                container, config=state.config, author=state.author, created_by=shown, step=step
-            )
+        try:
+            async with answered("where", self._context.place(self._store.layers(state.image)), path=path) as it:
+                found = it.result
+        except InvalidParameter as error:
+            raise InvalidParameter(f"Cannot mkdir: {path} is not a directory") from error
+        if found["kind"] == FILE:
+            raise InvalidParameter(f"Cannot mkdir: {path} is not a directory")
+        await self._commit_files(state, None if found["kind"] else _folder(found["path"]), step, shown)
+
+    async def _commit_files(self, state: StageState, layer: AsyncIterator[bytes] | None, step: str, shown: str) -> None:
+        """Make an image of the settings, and of a layer's tar on top of the files."""
+        state.image = await self._store.commit(
+            state.image, layer, run_config=state.config, created_by=shown, author=state.author, step=step
+        )
 
     async def _commit_config(self, state: StageState, comment: str) -> None:
         """Make an image of the settings, on the same files."""
-        await self._commit(state, state.step(comment), created_by(state.config, comment))
-
-    async def _commit(self, state: StageState, step: str, shown: str) -> None:
-        if await self._is_built(state, step):
-            return
-        state.image = await self._store.commit(
-            state.image, None, run_config=state.config, created_by=shown, author=state.author, step=step
-        )
+        step = state.step(comment)
+        if not await self._is_built(state, step):
+            await self._commit_files(state, None, step, created_by(state.config, comment))
 
     async def _is_built(self, state: StageState, step: str) -> bool:
         """Take the image that a step has made before, if it may be taken."""

@@ -2,6 +2,7 @@
 
 <data-root>/builds/<id>/context   the files
 <data-root>/builds/<id>/point     where a tree is mounted to be read, by processes whose root it becomes
+<data-root>/builds/<id>/target    where the tree that is written to is mounted, to be looked at
 <data-root>/builds/<id>/steps     empty files that are named as the build's containers, from before they are made
 """
 
@@ -35,11 +36,14 @@ class Context:
         self._folder = folder
         self.ignored: list[str] = []
 
-    def place(self, layers: Sequence[Path] | None = None) -> Place:
-        """Return the context, or a tree of these layers (the top one first), as a place to read from."""
+    def place(self, layers: Sequence[Path] | None = None, point: str = "point") -> Place:
+        """Return the context, or a tree of these layers (the top one first), as a place to read from.
+
+        Places that one process reads are mounted on different points: "point" or "target".
+        """
         return Place(
             rootfs=str(self._folder / "nowhere"),
-            point=str(self._folder / "point"),
+            point=str(self._folder / point),
             layers=[str(path.absolute()) for path in layers] if layers is not None else [str(self._folder / "context")],
             upper=str(self._folder / "no-upper"),
             work=str(self._folder / "no-work"),
@@ -60,7 +64,7 @@ class Context:
 
     async def unpack(self, chunks: AsyncIterator[bytes]) -> None:
         """Take the archive. Raises InvalidParameter."""
-        for name in ("context", "point", "steps"):
+        for name in ("context", "point", "target", "steps"):
             await asyncio.to_thread((self._folder / name).mkdir, mode=0o755)
         await worker.unpack_layer(self._folder / "context", chunks, [], Limits(), copy=None, any_links=True, fills=True)
         found = await asyncio.to_thread(self._read, ".dockerignore")

@@ -1,4 +1,4 @@
-"""The sources of a COPY: which files of a tree they mean, what is in them, and a tar of them under their new names.
+"""What a COPY means: which files of a tree, what is in them, where they go, and a tar of them under their new names.
 
 This process's root is the tree (logd.files.view), so that links lead nowhere else. A source that is a link is what it
 leads to; links inside of a folder stay links. Source: the Dockerfile reference, COPY and ADD.
@@ -16,15 +16,21 @@ from typing import Any, BinaryIO, Final, NamedTuple
 
 from logd import globs
 from logd.errors import InvalidParameter, NotFound
+from logd.files.paths import follow
 from logd.files.request import Selection
 from logd.files.tarwriter import TarWriter
 from logd.ignored import Ignored
 from logd.images.limits import Limits
 from logd.images.tarstream import ArchiveRefused, Source, members
+from logd.runtime.inroot import open_in_root, opened
 
 CHUNK: Final = 1 << 20
+FOLDER: Final = "folder"
+FILE: Final = "file"
 LEFT_OUT: Final = "file not found in build context or excluded by .dockerignore"
 SPECIAL: Final = frozenset("*?[\\")
+MAX_ARCHIVES: Final = 1000
+"""Of one ADD: the daemon is told their names."""
 PROBE: Final = Limits(max_bytes=1 << 62)
 
 
@@ -36,15 +42,37 @@ class _Item(NamedTuple):
     follow: bool = False
 
 
+class _Match(NamedTuple):
+    """A source that is there."""
+
+    path: str
+    is_folder: bool
+    is_archive: bool
+
+
 class Gathering:
-    """What a selection means in this process's root."""
+    """What a selection means in this process's root.
 
-    def __init__(self, selection: Selection) -> None:
+    `path` is where its destination leads, `kind` what is there, and `missing` are folders that are not there, up to it.
+    `what` the sources are is as Docker says it in the history: file, dir, multi.
+    """
+
+    def __init__(self, selection: Selection, path: str, kind: str, missing: list[str]) -> None:
         self._selection = selection
+        self._missing = missing
+        self._target = path.strip("/")
+        self._kind = kind
         self._ignored = Ignored(selection.ignored)
+        self._matches = self._find()
+        self.archives = [match.path for match in self._matches if match.is_archive]
+        self.what = "multi" if len(self._matches) > 1 else "dir" if self._matches[0].is_folder else "file"
+        self.has_folders = any(match.is_folder or match.is_archive for match in self._matches)
+        self._into_folder = selection.into_folder or kind == FOLDER or self.has_folders
+        if len(self.archives) > MAX_ARCHIVES:
+            raise InvalidParameter(f"{len(self.archives)} archives are to be unpacked, of {MAX_ARCHIVES}")
 
-    def matches(self) -> list[dict[str, Any]]:
-        """Return the sources as they are: {"path": …, "folder": bool, "archive": bool}. Raises NotFound."""
+    def _find(self) -> list[_Match]:
+        """Return the sources as they are. Raises NotFound."""
         found: list[str] = []
         for source in self._selection.sources:
             wanted = posixpath.normpath("/" + source).strip("/")
@@ -57,14 +85,14 @@ class Gathering:
         if not found:
             raise NotFound("no source files were specified")
         return [
-            {"path": path, "folder": folder, "archive": not folder and self._selection.unpacks and _is_archive(path)}
+            _Match(path, is_folder, not is_folder and self._selection.unpacks and _is_archive(path))
             for path in dict.fromkeys(found)
-            for folder in [os.path.isdir("/" + path)]
+            for is_folder in [os.path.isdir("/" + path)]
         ]
 
     def digest(self) -> str:
         """Return a digest of names, kinds, modes and contents; times don't count, owners where they are kept."""
-        total = hashlib.sha256()
+        total = hashlib.sha256(json.dumps([self._target, self._into_folder]).encode() + b"\n")
         for item in self._items(with_archives=True):
             status = os.stat("/" + item.path, follow_symlinks=item.follow)
             about: list[Any] = [item.name, stat.S_IFMT(status.st_mode), stat.S_IMODE(status.st_mode)]
@@ -80,9 +108,10 @@ class Gathering:
 
     def write(self, writer: TarWriter) -> None:
         """Write all of it below the destination, archives that are to be unpacked left out."""
-        if self._selection.is_folder and not self._selection.is_there:
-            folder = tarfile.TarInfo(self._target)
+        for path in self._new_folders():
+            folder = tarfile.TarInfo(path)
             folder.type, folder.mode, folder.mtime = tarfile.DIRTYPE, 0o755, int(time.time())
+            folder.uid, folder.gid = writer.ids.inside(0, 0)
             writer.header(folder)
         for item in self._items():
             fd = os.open("/" + item.path, os.O_PATH | os.O_CLOEXEC | (0 if item.follow else os.O_NOFOLLOW))
@@ -94,18 +123,19 @@ class Gathering:
                 os.close(opened)
         writer.finish()
 
-    @property
-    def _target(self) -> str:
-        return self._selection.destination.strip("/")
+    def _new_folders(self) -> list[str]:
+        """Return the folders that are made on the way; around a folder it is only that one that gets the owner."""
+        if not self._into_folder:
+            return self._missing[:-1]
+        return self._missing[-1:] if self.has_folders else self._missing
 
     def _items(self, *, with_archives: bool = False) -> Iterator[_Item]:
-        for match in self.matches():
-            path = match["path"]
-            if match["folder"]:
-                yield from self._inside(path, self._target)
-            elif with_archives or not match["archive"]:
-                inside = self._selection.is_folder
-                yield _Item(path, posixpath.join(self._target, posixpath.basename(path) if inside else ""), follow=True)
+        for match in self._matches:
+            if match.is_folder:
+                yield from self._inside(match.path, self._target)
+            elif with_archives or not match.is_archive:
+                base = posixpath.basename(match.path) if self._into_folder else ""
+                yield _Item(match.path, posixpath.join(self._target, base).rstrip("/"), follow=True)
 
     def _inside(self, folder: str, name: str) -> Iterator[_Item]:
         for base in sorted(os.listdir("/" + folder), key=os.fsencode):
@@ -128,10 +158,37 @@ class Gathering:
                 for base in sorted(os.listdir("/" + folder), key=os.fsencode)
                 if regex.fullmatch(base)
             ]
-        return [path for path in found if path not in self._ignored]
+        kept = [path for path in found if path not in self._ignored]
+        for path in kept:
+            if not _exists(path):
+                raise NotFound(f"{LEFT_OUT}: stat {path}: file does not exist")
+        return kept
 
     def _has_kept(self, path: str) -> bool:
         return self._ignored.keeps_some and os.path.isdir("/" + path)
+
+
+def where(root: int, path: str) -> tuple[str, str]:
+    """Return where a path of a root leads, links followed, and what is there: FOLDER, FILE, "" for nothing."""
+    path = follow(root, path)
+    return path, kind_of(root, path)
+
+
+def kind_of(root: int, path: str) -> str:
+    """Return what is at a path of a root. Raises OSError if something is in the way."""
+    try:
+        fd = open_in_root(root, path, os.O_PATH)
+    except FileNotFoundError:
+        return ""
+    with opened(fd):
+        return FOLDER if stat.S_ISDIR(os.fstat(fd).st_mode) else FILE
+
+
+def missing(root: int, path: str) -> list[str]:
+    """Return what is not there of a path and the folders that it is in, the outermost first."""
+    parts = path.strip("/").split("/")
+    ways = ["/".join(parts[: count + 1]) for count in range(len(parts))]
+    return [way for way in ways if not kind_of(root, way)]
 
 
 def raw(path: str, output: BinaryIO) -> None:

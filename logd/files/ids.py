@@ -57,6 +57,18 @@ class Ids:
         return _acl(value, lambda one: outside(uids, one), lambda one: outside(gids, one)) if name in ACLS else value
 
 
+class OneOwner(Ids):
+    """Who owns a file does not count: it becomes one user's."""
+
+    def __init__(self, uid: int, gid: int) -> None:
+        super().__init__()
+        self._owner = uid, gid
+
+    def inside(self, uid: int, gid: int) -> tuple[int, int]:
+        """Return the one."""
+        return self._owner
+
+
 def _root_of(value: bytes) -> int:
     """Return the user who is root where capabilities of a file have an effect."""
     return int.from_bytes(value[_V2_BYTES:_V3_BYTES], "little") if len(value) == _V3_BYTES else 0

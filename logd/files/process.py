@@ -6,8 +6,9 @@
     changes   {"changes": the API's list}
     layer     {"empty": whether there is no change}, then what the container changed as a layer's tar
     extract   unpacks the tar on stdin into a folder, then prints {}
-    look      {"matches": what the sources of a COPY are, "digest": of what is in them}
-    gather    {}, then a tar of them as they are to be in the container
+    copy      {"what", "has_folders", "archives", "digest": of a COPY's sources, "path": where they go, "kind": what is
+              there, "owner": uid:gid or ""}, then a tar of them as they are to be there
+    where     {"path": where a path leads, "kind": what is there}
     raw       {}, then the content of a file
 
 Instead of its line it prints {"missing": true} (no such path), {"refused": why} with status 1 where the request or the
@@ -30,13 +31,13 @@ import msgspec
 
 from logd.errors import InvalidParameter, LogdError, NotFound
 from logd.files.extract import Placement
-from logd.files.gather import Gathering, raw
-from logd.files.ids import Ids
+from logd.files.gather import Gathering, missing, raw, where
+from logd.files.ids import Ids, OneOwner
 from logd.files.paths import describe, follow, locate
 from logd.files.request import Extraction, MountRequest, Place, Selection
 from logd.files.tarwriter import NO_IDS, TarWriter
 from logd.files.upper import as_docker_shows, changes, check_names, write_layer
-from logd.files.view import enter, mount_image
+from logd.files.view import enter, enter_beside, mount_image
 from logd.idmap import IdMap
 from logd.images.limits import Limits
 from logd.images.tarstream import ArchiveRefused, EmptyArchive, Source, members
@@ -62,10 +63,11 @@ class Files:
         place = options["place"]
         self._idmap = msgspec.convert(place["idmap"], IdMap | None)
         self._ids = Ids(self._idmap)
-        self._place = Place(**{**place, "mounts": [MountRequest(**mount) for mount in place["mounts"]]})
+        self._place = _place(place)
         self.path: str = options["path"]
         self._extraction = Extraction(**options["extraction"])
-        self._selection = Selection(**options["selection"])
+        target = options["selection"].pop("target")
+        self._selection = Selection(**options["selection"], target=None if target is None else _place(target))
         self._limits = Limits(**options["limits"])
         self._output = output
 
@@ -133,18 +135,32 @@ class Files:
         placement.finish()
         self.say({})
 
-    def look(self) -> None:
+    def copy(self) -> None:
         """See the module."""
-        enter(self._place, self._idmap, writable=False)
-        gathering = Gathering(self._selection)
-        self.say({"matches": gathering.matches(), "digest": gathering.digest()})
+        selection = self._selection
+        assert selection.target is not None
+        own = os.open("/proc/self/fd", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+        _, target = enter_beside(self._place, selection.target)
+        owner = _owner(target, selection.owner) if selection.owner else (0, 0)
+        path, kind = where(target, selection.destination)
+        gathering = Gathering(selection, path, kind, missing(target, path))
+        self.say(
+            {
+                "what": gathering.what,
+                "has_folders": gathering.has_folders,
+                "archives": gathering.archives,
+                "digest": gathering.digest(),
+                "path": path,
+                "kind": kind,
+                "owner": f"{owner[0]}:{owner[1]}" if selection.owner else "",
+            }
+        )
+        gathering.write(TarWriter(self._output, own, NO_IDS if selection.keeps_owners else OneOwner(*owner)))
 
-    def gather(self) -> None:
+    def where(self) -> None:
         """See the module."""
-        writer = self._writer(self._ids)
-        enter(self._place, self._idmap, writable=False)
-        self.say({})
-        Gathering(self._selection).write(writer)
+        path, kind = where(enter(self._place, self._idmap, writable=False), self.path)
+        self.say({"path": path, "kind": kind})
 
     def raw(self) -> None:
         """See the module."""
@@ -173,6 +189,11 @@ def _user(root: int, text: str) -> tuple[int, int]:
     return user.uid, user.gid
 
 
+def _owner(root: int, text: str) -> tuple[int, int]:
+    """Return who --chown means: a number alone is the group's too."""
+    return _user(root, f"{text}:{text}" if text.isascii() and text.isdecimal() else text)
+
+
 def run(task: str, options: Mapping[str, Any], output: BinaryIO) -> int:
     """Do a task; return the exit status."""
     files = Files(options, output)
@@ -194,6 +215,10 @@ def run(task: str, options: Mapping[str, Any], output: BinaryIO) -> int:
     else:
         return 0
     return 1
+
+
+def _place(options: Mapping[str, Any]) -> Place:
+    return Place(**{**options, "mounts": [MountRequest(**mount) for mount in options["mounts"]]})
 
 
 def _system_error(files: Files, error: OSError) -> int:

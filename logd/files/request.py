@@ -3,7 +3,7 @@
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-Task = Literal["stat", "pack", "extract", "export", "changes", "layer", "look", "gather", "raw"]
+Task = Literal["stat", "pack", "extract", "export", "changes", "layer", "copy", "where", "raw"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,15 +50,17 @@ class Extraction:
 class Selection:
     """The sources of a COPY, which may be patterns, and where they go.
 
-    `is_folder`: they go into `destination`, which is a folder; `is_there` already. `unpacks`: archives among them are
-    unpacked, which is not done by the process that gathers. `keeps_owners`: whose the files are counts, since they
-    stay so. `ignored` are the patterns of .dockerignore.
+    `destination` is absolute in the tree `target`; with `into_folder` it is a folder, there or not. `unpacks`: archives
+    among them are unpacked, which is not done by the process that copies. `owner` is who gets the files, as in --user,
+    by the names of the target; "" for root, or, if `keeps_owners`, whose they are. `ignored` are the patterns of
+    .dockerignore.
     """
 
+    target: Place | None = None
     sources: list[str] = field(default_factory=list)
     destination: str = ""
-    is_folder: bool = False
-    is_there: bool = False
+    into_folder: bool = False
     unpacks: bool = False
+    owner: str = ""
     keeps_owners: bool = False
     ignored: list[str] = field(default_factory=list)

@@ -41,7 +41,7 @@ class TarWriter:
     def __init__(self, output: BinaryIO, own_descriptors: int, ids: Ids = NO_IDS) -> None:
         self._output = output
         self._own = own_descriptors
-        self._ids = ids
+        self.ids = ids
         self._links: dict[tuple[int, int], str] = {}
 
     def add_tree(self, fd: int, name: str) -> None:
@@ -84,7 +84,7 @@ class TarWriter:
             return None
         member = tarfile.TarInfo(name)
         member.type, member.mode = kind, stat.S_IMODE(status.st_mode)
-        member.uid, member.gid = self._ids.inside(status.st_uid, status.st_gid)
+        member.uid, member.gid = self.ids.inside(status.st_uid, status.st_gid)
         member.mtime = int(status.st_mtime)
         if kind == tarfile.SYMTYPE:
             member.linkname = os.readlink("", dir_fd=fd)
@@ -96,7 +96,7 @@ class TarWriter:
         elif kind == tarfile.DIRTYPE:
             folder = os.open(".", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=fd)
             if name:
-                member.pax_headers = _attributes(folder, self._ids)
+                member.pax_headers = _attributes(folder, self.ids)
                 self.header(member)
             return folder
         self.header(member)
@@ -121,7 +121,7 @@ class TarWriter:
         file = os.open(str(fd), os.O_RDONLY | os.O_CLOEXEC, dir_fd=self._own)
         try:
             member.size = status.st_size
-            member.pax_headers = _attributes(file, self._ids)
+            member.pax_headers = _attributes(file, self.ids)
             self.header(member)
             self._content(file, status.st_size)
         finally:

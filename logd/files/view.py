@@ -57,6 +57,13 @@ def enter(place: Place, idmap: IdMap | None, *, writable: bool, read_only_root: 
     return _become_root(rootfs)
 
 
+def enter_beside(place: Place, other: Place) -> tuple[int, int]:
+    """Make a root this process's, to be read, and return descriptors of it and of another, to be looked at only."""
+    _own_namespace()
+    looked_at = open_directory(_mount_layers(other, None, writable=False))
+    return _become_root(_mount_layers(place, None, writable=False)), looked_at
+
+
 def mount_image(place: Place) -> tuple[int, int]:
     """Return descriptors of the upper layer and of the image's root beneath it. Raises OSError, LogdError."""
     _own_namespace()
