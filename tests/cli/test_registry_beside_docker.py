@@ -3,73 +3,36 @@
 import io
 import json
 import os
-import shutil
 import signal
-import socket
 import stat
 import subprocess
 import sys
 import tarfile
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import pytest
+from real_registry import RealRegistry, run
 from screen import Screen, plain
 
 from logd.cli.main import main
 
 USER, PASSWORD = "ann", "sec ret"
-READY_S = 30.0
-
-
-class Registry:
-    """docker-registry on loopback, for one user."""
-
-    def __init__(self, folder: Path) -> None:
-        with socket.create_server(("127.0.0.1", 0)) as server:
-            self.host = f"127.0.0.1:{server.getsockname()[1]}"
-        program, htpasswd = shutil.which("docker-registry"), shutil.which("htpasswd")
-        assert program, "the tests need docker-registry (make test installs it)"
-        assert htpasswd, "the tests need htpasswd of apache2-utils (make test installs it)"
-        (folder / "users").write_bytes(
-            subprocess.run([htpasswd, "-Bbn", USER, PASSWORD], check=True, capture_output=True).stdout
-        )
-        settings = {
-            "version": 0.1,
-            "storage": {"filesystem": {"rootdirectory": str(folder / "data")}},
-            "http": {"addr": self.host},
-            "auth": {"htpasswd": {"realm": "tests", "path": str(folder / "users")}},
-        }
-        (folder / "config.yml").write_text(json.dumps(settings))
-        self._log = folder / "log"
-        with self._log.open("wb") as log:
-            self._process = subprocess.Popen([program, "serve", str(folder / "config.yml")], stdout=log, stderr=log)
-        deadline = time.monotonic() + READY_S
-        while True:
-            try:
-                socket.create_connection(tuple(self.host.split(":"))).close()
-            except ConnectionRefusedError:
-                assert time.monotonic() < deadline, self._log.read_text()
-                time.sleep(0.02)
-            else:
-                return
-
-    def close(self) -> None:
-        self._process.terminate()
-        self._process.wait(20)
 
 
 @pytest.fixture(scope="module")
-def registry(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Registry]:
-    registry = Registry(tmp_path_factory.mktemp("registry"))
+def registry(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RealRegistry]:
+    """docker-registry for one user."""
+    folder = tmp_path_factory.mktemp("registry")
+    (folder / "users").write_text(run("htpasswd", "-Bbn", USER, PASSWORD))
+    registry = RealRegistry(folder / "of", auth={"htpasswd": {"realm": "tests", "path": str(folder / "users")}})
     yield registry
     registry.close()
 
 
 @pytest.fixture(scope="module")
-def world(shared_busybox: Any, registry: Registry) -> Any:
+def world(shared_busybox: Any, registry: RealRegistry) -> Any:
     """A daemon of which both commands are logged in, with an image of two layers in the registry."""
     daemon = shared_busybox
     daemon.app = f"{registry.host}/app"
@@ -94,7 +57,7 @@ def logd(
     monkeypatch.setenv("DOCKER_CONFIG", world.environment["DOCKER_CONFIG"])
     before = signal.getsignal(signal.SIGPIPE)
 
-    def run(*arguments: str, check: bool = True, stdin: str = "") -> Done:
+    def call(*arguments: str, check: bool = True, stdin: str = "") -> Done:
         monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(stdin.encode())))
         capfd.readouterr()
         with pytest.raises(SystemExit) as ended:
@@ -103,7 +66,7 @@ def logd(
         assert not check or done.returncode == 0, done
         return done
 
-    yield run
+    yield call
     signal.signal(signal.SIGPIPE, before)
 
 
@@ -128,7 +91,7 @@ def test_a_pull_says_what_docker_says(world: Any, logd: Callable[..., Done]) -> 
         assert logd(*arguments).stdout == world.docker(*arguments).stdout
 
 
-def test_a_push_says_what_docker_says(world: Any, logd: Callable[..., Done], registry: Registry) -> None:
+def test_a_push_says_what_docker_says(world: Any, logd: Callable[..., Done], registry: RealRegistry) -> None:
     name = f"{registry.host}/one"
     for tag in ("1", "2"):
         logd("tag", "busybox", f"{name}:{tag}")
@@ -154,7 +117,7 @@ def test_a_push_says_what_docker_says(world: Any, logd: Callable[..., Done], reg
     ],
 )
 def test_the_same_reason_is_given_as_by_docker(
-    world: Any, logd: Callable[..., Done], registry: Registry, tmp_path: Path, arguments: tuple[str, ...]
+    world: Any, logd: Callable[..., Done], registry: RealRegistry, tmp_path: Path, arguments: tuple[str, ...]
 ) -> None:
     words = [word.format(host=registry.host, folder=tmp_path) for word in arguments]
     ours, docker = logd(*words, check=False), world.docker(*words, check=False)
@@ -206,7 +169,7 @@ def started(world: Any, screen: Screen, *arguments: str) -> "subprocess.Popen[by
 
 
 def test_a_login_is_asked_for_without_echo_and_docker_has_it_too(
-    world: Any, logd: Callable[..., Done], registry: Registry, screen: Screen
+    world: Any, logd: Callable[..., Done], registry: RealRegistry, screen: Screen
 ) -> None:
     config = Path(world.environment["DOCKER_CONFIG"]) / "config.json"
     kept = config.read_text()
