@@ -75,9 +75,7 @@ class Connection:
         self._tls: ssl.SSLContext | bool = tls_of(endpoint, settings) if endpoint.url.scheme == "https" else False
         self._http = aiohttp.ClientSession(
             auto_decompress=False,  # a blob is what its digest says, whatever encoding is put on top
-            timeout=aiohttp.ClientTimeout(
-                total=None, sock_connect=min(settings.timeout, MAX_CONNECT_S), sock_read=settings.timeout
-            ),
+            timeout=self._timeout(),
             headers={"User-Agent": settings.user_agent, "Accept-Encoding": "identity"},
             connector=aiohttp.TCPConnector(limit=0),
         )
@@ -101,17 +99,19 @@ class Connection:
         expect: Collection[int] = (200,),
         headers: Mapping[str, str] | None = None,
         data: Callable[[], Any] | bytes | None = None,
+        patience_s: float = 0,
     ) -> AsyncIterator[aiohttp.ClientResponse]:
         """Ask for a path below the endpoint, or a URL that it gave. Any status that is not expected is raised.
 
-        `data` is called for each time that it is sent: the registry may ask first who it comes from.
+        `data` is called for each time that it is sent: the registry may ask first who it comes from. `patience_s`,
+        where it is given, is how long the answer may take.
         Raises NotFound, Unauthorized, Forbidden, Unavailable (try again), Refused; aiohttp's and OS errors of the line.
         """
         url = where if isinstance(where, URL) else URL(f"{str(self.endpoint.url).rstrip('/')}{where}", encoded=True)
         for again in (True, False):
             if time.monotonic() > self._expires:
                 self._header = ""
-            async with self._followed(method, url, headers or {}, data) as response:
+            async with self._followed(method, url, headers or {}, data, patience_s) as response:
                 if response.status in expect:
                     yield response
                     return
@@ -121,7 +121,12 @@ class Connection:
 
     @contextlib.asynccontextmanager
     async def _followed(
-        self, method: str, url: URL, headers: Mapping[str, str], data: Callable[[], Any] | bytes | None
+        self,
+        method: str,
+        url: URL,
+        headers: Mapping[str, str],
+        data: Callable[[], Any] | bytes | None,
+        patience_s: float,
     ) -> AsyncIterator[aiohttp.ClientResponse]:
         """Give the answer at the end of redirects, each of which gets what is meant for it and no more."""
         for _ in range(MAX_HOPS + 1):
@@ -131,6 +136,7 @@ class Connection:
                 data=data() if callable(data) else data,
                 headers={**headers, **self._authorization(url)},
                 allow_redirects=False,
+                timeout=self._timeout(patience_s),
                 **self._line(url),
             ) as response:
                 location = response.headers.get("Location", "")
@@ -152,6 +158,12 @@ class Connection:
         if (base.scheme, url.scheme) == ("https", "http") and self.endpoint.verified:
             raise Refused(f"the registry sends to {shown(url)}, which is not https")
         return url
+
+    def _timeout(self, patience_s: float = 0) -> aiohttp.ClientTimeout:
+        silence = self._settings.timeout
+        return aiohttp.ClientTimeout(
+            total=None, sock_connect=min(silence, MAX_CONNECT_S), sock_read=patience_s or silence
+        )
 
     def _is_own(self, url: URL) -> bool:
         return bool(url.origin() == self.endpoint.url.origin())

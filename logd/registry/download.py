@@ -11,7 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Final
 
-from logd.errors import InvalidParameter, Unavailable
+from logd.errors import InvalidParameter, LogdError, Unavailable
 from logd.registry.connection import Busy, Refused
 from logd.registry.repository import LINE_ERRORS, Repository
 from logd.registry.words import told
@@ -32,16 +32,21 @@ async def download(
 
     `tell` gets how many bytes there are, `waits` the seconds until the next try. Raises InvalidParameter if the blob
     is not what its digest says or of another size; then the file is gone. Unavailable if the registry fails again and
-    again; then the file stays for the next time. NotFound, Refused and the like at once.
+    again; then the file stays for the next time. NotFound, Refused and the like at once. NotKept if the disk does not
+    take it; then the file is gone, and its room free.
     """
     fd = await asyncio.to_thread(_open_alone, path)
     try:
         partial = _Partial(fd)
         await asyncio.to_thread(partial.read)
+        is_begun = partial.have > 0
         await _complete(repository, digest, size, partial, attempts, tell, waits)
+        if is_begun and partial.digest != digest:  # perhaps the beginning was wrong
+            partial.clear()
+            await _complete(repository, digest, size, partial, attempts, tell, waits)
         if partial.digest != digest:
             raise InvalidParameter(f"filesystem layer verification failed for digest {digest}: it has {partial.digest}")
-    except InvalidParameter:
+    except (InvalidParameter, NotKept):
         await asyncio.to_thread(path.unlink)
         raise
     finally:
@@ -60,6 +65,10 @@ def _open_alone(path: Path) -> int:
             os.close(fd)
             raise
         os.close(fd)  # it was removed while we waited
+
+
+class NotKept(LogdError):
+    """The disk does not take what the registry gives."""
 
 
 class _Partial:
@@ -84,7 +93,10 @@ class _Partial:
     def write(self, chunk: bytes) -> None:
         rest = memoryview(chunk)
         while rest:
-            written = os.write(self._fd, rest)
+            try:
+                written = os.write(self._fd, rest)
+            except OSError as error:
+                raise NotKept(f"{told(error)} after {self.have} bytes") from error
             self._hash.update(rest[:written])
             self.have += written
             rest = rest[written:]

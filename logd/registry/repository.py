@@ -35,6 +35,8 @@ ACCEPTED: Final = (
 SCHEMA_1: Final = "application/vnd.docker.distribution.manifest.v1+"
 MAX_TAGS: Final = 100_000
 """Of one repository."""
+COMMIT_PATIENCE: Final = 5
+"""A registry may move and digest gigabytes before it answers: so many times as silent as otherwise."""
 TAGS_AT_ONCE: Final = 1000
 TAG: Final = re.compile(r"\w[\w.-]{0,127}", re.ASCII)
 _NEXT: Final = re.compile(r'\s*<([^>]*)>\s*;(?:.*;)?\s*rel="?next"?\s*(?:;.*)?', re.IGNORECASE)
@@ -263,12 +265,29 @@ class Repository:
         async with self._connection.request("POST", str(where), expect=(201, 202)) as response:
             return None if response.status == 201 else self._location(response)
 
-    async def upload(self, where: URL, digest: str, size: int, chunks: Callable[[], AsyncIterator[bytes]]) -> None:
-        """Send a blob of `size` bytes in one piece, and have the registry verify it."""
+    async def upload(
+        self, where: URL, digest: str, size: int, chunks: Callable[[Callable[[], None]], AsyncIterator[bytes]]
+    ) -> None:
+        """Send a blob of `size` bytes in one piece, and have the registry verify it.
+
+        `chunks` gets what it has to call when a chunk is gone. Raises TimeoutError where none goes for too long.
+        """
         headers = {"Content-Length": str(size), "Content-Type": "application/octet-stream"}
-        async with self._connection.request("PATCH", where, headers=headers, data=chunks, expect=(202,)) as response:
-            where = self._location(response)
-        async with self._connection.request("PUT", where.update_query(digest=digest), expect=(201,)):
+        patience_s = self._settings.timeout * COMMIT_PATIENCE
+        now = asyncio.get_running_loop().time
+        async with asyncio.timeout(patience_s) as silence:
+
+            def goes_on() -> None:
+                with contextlib.suppress(RuntimeError):  # it is over just now
+                    silence.reschedule(now() + patience_s)
+
+            asked = self._connection.request(
+                "PATCH", where, headers=headers, data=lambda: chunks(goes_on), expect=(202,), patience_s=patience_s
+            )
+            async with asked as response:
+                where = self._location(response)
+        where = where.update_query(digest=digest)
+        async with self._connection.request("PUT", where, expect=(201,), patience_s=patience_s):
             pass
 
     async def put_manifest(self, name: str, data: bytes, media_type: str) -> str:

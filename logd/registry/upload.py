@@ -34,7 +34,7 @@ async def upload(
             where = await repository.begin_upload(digest, mount_from)
             if where is None:
                 return {"mounted": mount_from} if mount_from else {"there": True}
-            await repository.upload(where, digest, size, lambda: _chunks(path, tell))
+            await repository.upload(where, digest, size, lambda goes_on: _chunks(path, tell, goes_on))
             return {"uploaded": True}
         except (Unavailable, *LINE_ERRORS) as error:
             if attempt == attempts:
@@ -43,10 +43,11 @@ async def upload(
     raise AssertionError
 
 
-async def _chunks(path: Path, tell: Callable[[int], None]) -> AsyncIterator[bytes]:
+async def _chunks(path: Path, tell: Callable[[int], None], goes_on: Callable[[], None]) -> AsyncIterator[bytes]:
     sent = 0
     with path.open("rb", buffering=0) as file:
         while chunk := await asyncio.to_thread(file.read, CHUNK):
             yield chunk
             sent += len(chunk)
             tell(sent)
+            goes_on()

@@ -34,7 +34,7 @@ class Registry:
         self._runner: web.AppRunner | None = None
 
     async def __aenter__(self) -> "Registry":
-        app = web.Application()
+        app = web.Application(client_max_size=1 << 30)
         app.router.add_route("*", "/{path:.*}", self._answer)
         self._runner = web.AppRunner(app, access_log=None, handler_cancellation=True, shutdown_timeout=0.1)
         await self._runner.setup()

@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import gzip
 import json
+import subprocess
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Any
@@ -34,9 +35,11 @@ from logd.images.pull import Pulls
 from logd.images.report import Report
 from logd.images.store import ImageStore
 from logd.registry import download as downloading
+from logd.registry import repository as repositories
 from logd.registry.remote import Remote, connected
 from logd.registry.repository import Repository
 from logd.registry.settings import NOBODY, Credentials, Settings
+from logd.registry.upload import upload
 
 SETTINGS = Settings(attempts=2, timeout=2)
 BLOB = bytes(range(256)) * 20_000
@@ -220,6 +223,79 @@ async def test_a_registry_that_hangs_is_given_up(registry: Registry, tmp_path: P
                     pass
 
     await asyncio.gather(hangs_in_a_blob(), hangs_at_once())
+
+
+async def test_a_beginning_that_is_wrong_costs_one_more_transfer(registry: Registry, tmp_path: Path) -> None:
+    registry.put_blob(BLOB)
+    (tmp_path / "blob").write_bytes(b"wrong")
+    await fetch(registry, tmp_path / "blob")
+    assert (tmp_path / "blob").read_bytes() == BLOB
+    assert [one.headers.get("Range") for one in registry.requests("/blobs/")] == ["bytes=5-", None]
+
+
+async def test_a_blob_that_the_disk_does_not_take_leaves_it_its_room(registry: Registry, tmp_path: Path) -> None:
+    registry.put_blob(BLOB)
+    (tmp_path / "small").mkdir()
+    mount = ("mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", str(tmp_path / "small"))
+    await asyncio.to_thread(subprocess.run, mount, check=True)
+    try:
+        with pytest.raises(LogdError, match="no space left on device"):
+            await fetch(registry, tmp_path / "small/blob")
+        assert not (tmp_path / "small/blob").exists()
+    finally:
+        await asyncio.to_thread(subprocess.run, ("umount", str(tmp_path / "small")), check=True)
+
+
+# a blob that is sent
+
+
+async def send(registry: Registry, path: Path, credentials: Credentials = NOBODY, timeout: int = 2) -> dict[str, Any]:
+    settings = Settings(timeout=timeout)
+    async with Repository(registry.host, "app", settings, credentials, "pull,push") as made:
+        await made.open(mirrors=False)
+        return await upload(made, NAME, len(BLOB), path, "", 1, lambda _: None)
+
+
+async def test_a_registry_that_takes_nothing_any_more_is_given_up(
+    registry: Registry, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "blob").write_bytes(BLOB)
+
+    async def takes_little(request: web.Request) -> Any:
+        if request.method == "POST":
+            return web.Response(status=202, headers={"Location": "/v2/app/blobs/uploads/x"})
+        await request.content.read(1000)
+        return await hang(request)
+
+    monkeypatch.setattr(repositories, "COMMIT_PATIENCE", 1)
+    registry.spoilers["/uploads/"] = takes_little
+    with pytest.raises(Unavailable, match="does not answer"):
+        await send(registry, tmp_path / "blob", timeout=1)
+
+
+async def test_a_blob_may_be_sent_elsewhere_but_nothing_that_shows_who_sends_it(
+    registry: Registry, other: Registry, tmp_path: Path
+) -> None:
+    (tmp_path / "blob").write_bytes(BLOB)
+    taken: list[bytes] = []
+
+    async def takes(request: web.Request) -> web.Response:
+        if request.method == "POST" and "Authorization" not in request.headers:
+            return problem(401, "UNAUTHORIZED", WWW_Authenticate="Basic")
+        if request.method == "PATCH":
+            taken.append(await request.read())
+        headers = {"Location": f"http://{other.host}/uploads/there?state=1"}
+        return web.Response(status=201 if request.method == "PUT" else 202, headers=headers)
+
+    registry.spoilers["/uploads/"] = other.spoilers["/uploads/"] = takes
+    assert await send(registry, tmp_path / "blob", SOMEBODY) == {"uploaded": True}
+    assert taken == [BLOB]
+    assert [one.method for one in other.seen] == ["PATCH", "PUT"]
+    assert other.seen[-1].query == {"state": "1", "digest": NAME}
+    assert all("Authorization" not in one.headers for one in other.seen)
+    registry.spoilers["/uploads/"] = answers(lambda: web.Response(status=202, headers={"Location": "file:///x"}))
+    with pytest.raises(LogdError, match="which is no address of a registry"):
+        await send(registry, tmp_path / "blob")
 
 
 # where it sends to
