@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import pytest
-from real_registry import RealRegistry, run
+from real_registry import RealRegistry, Relay, run
 from screen import Screen, plain
 
 from logd.cli.main import main
@@ -144,16 +144,28 @@ def test_run_takes_a_missing_image_first_and_keeps_it_out_of_the_output(world: A
     logd("rm", created.stdout.strip())
 
 
-def test_layers_have_bars_on_a_terminal(world: Any, logd: Callable[..., Done], screen: Screen) -> None:
-    logd("rmi", "-f", world.app)
-    screen.resize(120, 40)
-    text = plain(on_terminal(world, screen, "pull", world.app))
-    digests = json.loads(logd("inspect", "-f", "{{json .RootFS.Layers}}", world.app).stdout)
+def test_layers_have_bars_on_a_terminal(
+    world: Any, logd: Callable[..., Done], registry: RealRegistry, screen: Screen
+) -> None:
+    relay = Relay(registry.port)
+    host = f"127.0.0.1:{relay.port}"
+    try:
+        logd("login", "-u", USER, "--password-stdin", host, stdin=PASSWORD)
+        logd("rmi", "-f", world.app)
+        screen.resize(120, 40)
+        relay.hold_at(2_000_000)
+        process = started(world, screen, "pull", f"{host}/app")
+        screen.read_until(b"Downloading", 60)
+        screen.read_until(b"/3.", 60)  # MB of the upper layer
+        assert "━" in plain(screen.text)
+        relay.release()
+        text = plain(screen.read_all(process))
+    finally:
+        relay.close()
+        logd("logout", host)
     rows = [line for line in text.split("\r")[-1].splitlines() if "Pull complete" in line or "Already exists" in line]
-    assert len(rows) == len(digests) == 2
-    assert "━" in text
-    assert "/3." in text  # MB of the upper layer
-    assert text.rstrip().endswith(f"Status: Downloaded newer image for {world.app}:latest\n{world.app}:latest")
+    assert len(rows) == 2
+    assert text.rstrip().endswith(f"Status: Downloaded newer image for {host}/app:latest\n{host}/app:latest")
 
 
 def on_terminal(world: Any, screen: Screen, *arguments: str) -> bytes:

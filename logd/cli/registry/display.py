@@ -52,7 +52,7 @@ class Display:
 
                 self._bars = Bars(self._descriptor)
             self._bars.take(message)
-        elif not (message.get("progressDetail") or {}).get("current"):
+        elif not any((message.get("progressDetail") or {}).get(key) for key in ("current", "total")):
             head = f"{visible(str(message['id']))}: " if message.get("id") else ""
             self.write(f"{head}{visible(str(message['status']))}\n")
 
