@@ -127,6 +127,6 @@ def _credentials(header: str) -> dict[str, Credentials]:
 
 
 ROUTES: Final = [
-    Route("POST", "/build", build, lasting=True),
+    Route("POST", "/build", build),
     Route("POST", "/build/cancel", cancel),
 ]

@@ -1,7 +1,9 @@
 """Builds through the docker command line, without BuildKit, on a daemon that the tests of a module share."""
 
+import http.client
 import json
 import os
+import socket
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
@@ -58,6 +60,18 @@ class Builds:
         """What made each layer, the newest first."""
         listing = self.daemon.docker("history", "--no-trunc", "--format", "{{.CreatedBy}}", name).stdout
         return listing.splitlines()
+
+    def post(self, query: str, body: bytes) -> tuple[int, bytes]:
+        """Ask the API itself for what the command line would not send; return status and answer."""
+        connection = http.client.HTTPConnection("logd")
+        connection.sock = socket.socket(socket.AF_UNIX)
+        connection.sock.connect(str(self.daemon.socket))
+        try:
+            connection.request("POST", f"/build?{query}", body, {"Content-Type": "application/x-tar"})
+            response = connection.getresponse()
+            return response.status, response.read()
+        finally:
+            connection.close()
 
     def containers(self) -> list:
         return self.daemon.docker("ps", "-aq").stdout.split()
