@@ -86,17 +86,20 @@ class Layers:
         ingest.leases.append(chain_id)
         return True
 
-    async def unpack(self, ingest: Ingest, chain: Sequence[str], diff_id: str, file: Path, tell: Tell) -> None:
+    async def unpack(
+        self, ingest: Ingest, chain: Sequence[str], diff_id: str, file: Path, tell: Tell, *, digest: str = ""
+    ) -> None:
         """Have the layer `chain[-1]` on top of the others, whose tar is `file`, and hold it.
 
-        Raises InvalidParameter if the tar is bad or is not the one with `diff_id`.
+        `digest` is the one that the file was verified to have, if it was. Raises InvalidParameter if the tar is bad or
+        is not the one with `diff_id`.
         """
         chain_id, unpacked = chain[-1], 0
         async with self._lock(chain_id):
             if not self._catalog.lease(chain_id):
                 folder, copy = await ingest.subfolder(), ingest.new_name()
                 lower = [self.path(beneath) for beneath in reversed(chain[:-1])]
-                result = await worker.unpack_layer(folder, file, lower, self._limits, tell, copy=copy)
+                result = await worker.unpack_layer(folder, file, lower, self._limits, tell, copy=copy, digest=digest)
                 if result["diff_id"] != diff_id:
                     raise InvalidParameter(f'invalid diffID for layer: expected "{diff_id}", got "{result["diff_id"]}"')
                 blob = copy if result["blob"]["copied"] else file

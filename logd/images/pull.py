@@ -197,11 +197,11 @@ class _One:
         if kept is not None:
             tell("Download complete", None)
             await _then(before)
-            await self._store.unpack(ingest, chain, diff_id, kept, unpacking)
+            await self._store.unpack(ingest, chain, diff_id, kept, unpacking, digest=wanted.digest)
         else:
             async with self._downloads.blob(self._remote, wanted, tell) as path:
                 await _then(before)
-                await self._store.unpack(ingest, chain, diff_id, path, unpacking)
+                await self._store.unpack(ingest, chain, diff_id, path, unpacking, digest=wanted.digest)
         unpacked.set()
         tell("Pull complete", None)
 

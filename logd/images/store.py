@@ -305,9 +305,14 @@ class ImageStore:
         """Hold a layer, by its chain id, if it is there."""
         return self._layers.lease(ingest, chain_id)
 
-    async def unpack(self, ingest: Ingest, chain: Sequence[str], diff_id: str, file: Path, tell: Tell) -> None:
-        """Have the layer `chain[-1]` on the others, whose tar is `file`, and hold it. Raises InvalidParameter."""
-        await self._layers.unpack(ingest, chain, diff_id, file, tell)
+    async def unpack(
+        self, ingest: Ingest, chain: Sequence[str], diff_id: str, file: Path, tell: Tell, *, digest: str
+    ) -> None:
+        """Have the layer `chain[-1]` on the others, whose tar is `file`, verified to have `digest`, and hold it.
+
+        Raises InvalidParameter.
+        """
+        await self._layers.unpack(ingest, chain, diff_id, file, tell, digest=digest)
 
     def hold_layers(self, ingest: Ingest, image: Image) -> Sequence[LayerRecord]:
         """Hold the layers of an image and return them, the lowest first. Raises NotFound."""

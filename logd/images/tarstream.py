@@ -26,6 +26,7 @@ except ImportError:  # there is none for this processor
 
 from logd.images.limits import Limits
 from logd.images.plainheaders import read_plain
+from logd.images.readahead import ReadAhead
 
 CHUNK: Final = 256 << 10
 """Bytes asked of the descriptor, and given out by a decompressor, at a time."""
@@ -153,6 +154,7 @@ class Source:
 
     It is the file object of a TarFile, which only ever seeks forward in it. `copy` is given all that comes out; with
     `input_digest` what goes in is digested too. `fills`: the last block may be a part of one, as Docker's client sends.
+    `ahead`: a thread does all that, ahead of who reads.
     """
 
     def __init__(
@@ -164,6 +166,7 @@ class Source:
         input_digest: bool = False,
         copy: Callable[[bytes], object] | None = None,
         fills: bool = False,
+        ahead: bool = False,
     ) -> None:
         self._fd = fd
         self._limits = limits
@@ -171,13 +174,13 @@ class Source:
         self._input_hash = hashlib.sha256() if input_digest else None
         self._copy = copy
         self._fills = fills
-        self._chunks = self._decompressed()
         self._buffer = memoryview(b"")
         self.bytes_in = 0
         self.bytes_out = 0
         self.header_bytes = 0
         """Bytes of headers since it was last set to 0."""
         self._position = 0
+        self._chunks = iter(ReadAhead(self._decompressed())) if ahead else self._decompressed()  # last: it begins
 
     def tell(self) -> int:
         """Return the position in the decompressed stream."""

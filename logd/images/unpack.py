@@ -40,12 +40,12 @@ MAX_ARCHIVE_FILES: Final = 10_000
 
 
 def unpack_layer(
-    folder: str, lower: list[str], limits: Limits, copy: str, *, any_links: bool, fills: bool
+    folder: str, lower: list[str], limits: Limits, copy: str, *, digest: str, any_links: bool, fills: bool
 ) -> dict[str, Any]:
     """Build the layer on stdin in the empty directory `folder`, above the directories `lower`: see LayerTree.
 
     What is no file that registries take as it is is copied to the new file `copy`, as one, unless that is "".
-    `fills`: see Source.
+    `digest` is that of stdin if it is known. `fills`: see Source.
     """
     root = os.open(folder, OPEN_DIRECTORY)
     below = [os.open(path, OPEN_DIRECTORY) for path in lower]
@@ -54,7 +54,8 @@ def unpack_layer(
     kept = LayerCopy(copy) if copy and not is_blob else None
     os.fchdir(root)
     os.chroot(".")
-    source = Source(0, limits, input_digest=is_blob, copy=kept.write if kept else None, fills=fills)
+    input_digest = is_blob and not digest
+    source = Source(0, limits, input_digest=input_digest, copy=kept.write if kept else None, fills=fills, ahead=True)
     tree = LayerTree(root, limits, below, any_links=any_links)
     for member in members(source, limits):
         tree.add(member, source)
@@ -62,7 +63,8 @@ def unpack_layer(
     tree.finish()
     blob: dict[str, Any] | None = None
     if is_blob:
-        blob = {"digest": source.input_digest(), "size": source.bytes_in, "compression": compression, "copied": False}
+        found = digest or source.input_digest()
+        blob = {"digest": found, "size": source.bytes_in, "compression": compression, "copied": False}
     elif kept:
         blob = {"digest": kept.finish(), "size": kept.size, "compression": "zstd", "copied": True}
     return {
@@ -148,8 +150,8 @@ def run(arguments: list[str]) -> tuple[dict[str, Any], int]:
     try:
         confine(limits)
         if task == "layer":
-            lower, copy = options["lower"], options["copy"]
-            return unpack_layer(folder, lower, limits, copy, any_links=options["any_links"], fills=options["fills"]), 0
+            lower, copy, rest = options["lower"], options["copy"], ("digest", "any_links", "fills")
+            return unpack_layer(folder, lower, limits, copy, **{name: options[name] for name in rest}), 0
         return split_archive(folder, limits), 0
     except ArchiveRefused as error:
         return {"refused": str(error)}, 1

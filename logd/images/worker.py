@@ -35,13 +35,15 @@ async def unpack_layer(
     progress: Callable[[int], Any] | None = None,
     *,
     copy: Path | None,
+    digest: str = "",
     any_links: bool = False,
     fills: bool = False,
 ) -> dict[str, Any]:
     """Unpack a layer into the empty `folder`, above the directories `lower`, the nearest first: see LayerTree.
 
     Returns what logd.images.unpack says of a layer; its blob is `source`, or the new file `copy` (`copied`);
-    without `copy` there is none of what is no blob. `any_links` and `fills`: see LayerTree, Source.
+    without `copy` there is none of what is no blob. `digest` is that of `source` if it is known.
+    `any_links` and `fills`: see LayerTree, Source.
     `progress` is awaited with the bytes read so far; it works for a file only. Raises InvalidParameter for a bad
     archive, LogdError where the system failed.
     """
@@ -49,6 +51,7 @@ async def unpack_layer(
         "limits": dataclasses.asdict(limits),
         "lower": [str(path) for path in lower],
         "copy": str(copy or ""),
+        "digest": digest,
         "any_links": any_links,
         "fills": fills,
     }

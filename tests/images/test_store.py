@@ -355,7 +355,7 @@ def test_the_unpacking_process_ends_with_the_daemon(tmp_path: Path) -> None:
     target = tmp_path / "target"
     target.mkdir()
     options = json.dumps(
-        {"limits": {}, "lower": [], "copy": str(tmp_path / "copy"), "any_links": False, "fills": False}
+        {"limits": {}, "lower": [], "copy": str(tmp_path / "copy"), "digest": "", "any_links": False, "fills": False}
     )
     parent = f"""
 import subprocess, sys, time
