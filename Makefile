@@ -55,7 +55,7 @@ packages:
 # daemon, who scrapes metrics, a terminal, a registry with passwords, and who makes images.
 packages-dev:
 	@sh scripts/packages.sh catatonit crun iproute2 openssl e2fsprogs rsyslog rsyslog-gnutls systemd nodejs npm \
-		docker-compose prometheus tmux docker-registry apache2-utils skopeo umoci buildah
+		docker-compose prometheus tmux docker-registry apache2-utils skopeo umoci buildah tcc libc6-dev
 
 $(BIN)/python:
 	$(PYTHON) -m venv .venv
