@@ -88,23 +88,22 @@ class Lifecycle:
             raise
 
     async def _launch(self, container: Container) -> None:
-        """Bring up the process; the mark in container.json is written meanwhile, but before the command runs."""
+        """Bring up the process; meanwhile, but before the command runs, mark it in container.json and tell of it."""
         world = self._world
-        marked = asyncio.ensure_future(world.writer.saved(container))
+        beside = [asyncio.ensure_future(world.writer.saved(container))]
         try:
             await world.volumes.hold(container.volume_names, container.id)
             await asyncio.to_thread(enter_user_namespace, world, container)
             await _all_of(asyncio.to_thread(prepare, world, container), world.connections.build(container))
             if container.endpoints:
-                await world.networks.changed(container)
+                beside.append(asyncio.ensure_future(world.networks.changed(container)))
             shim = await world.supervisor.launch(launch_of(world.config, container))
         except BaseException:
-            with contextlib.suppress(LogdError):
-                await marked
+            await asyncio.gather(*beside, return_exceptions=True)
             raise
         container.shim = shim
         world.use.begin(container, shim.pid)
-        await marked
+        await _all_of(*beside)
         container.log_ended.clear()
         await begin_attachments(container, shim)
         started_ns = time.time_ns()
