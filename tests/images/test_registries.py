@@ -131,10 +131,10 @@ def daemon(make_module_daemon: Callable[..., Any], proxy: Relay) -> Any:
 def no_images(daemon: Any) -> Iterator[None]:
     """Remove images and containers after each test."""
     yield
-    if containers := daemon.docker("ps", "-aq").stdout.split():
+    if containers := [one["Id"] for one in daemon.get("/v1.47/containers/json?all=1")]:
         daemon.docker("rm", "-f", *containers)
-    if images := daemon.docker("images", "-aq").stdout.split():
-        daemon.docker("rmi", "--force", *set(images))
+    if images := [one["Id"] for one in daemon.get("/v1.47/images/json?all=1")]:
+        daemon.docker("rmi", "--force", *images)
 
 
 def digests_of(daemon: Any, name: str) -> list[str]:
@@ -175,14 +175,13 @@ def test_an_image_comes_runs_and_goes_back_digest_for_digest(daemon: Any, plain:
 
 
 def test_name_and_password_open_a_registry_and_nothing_else_does(
-    daemon: Any, plain: RealRegistry, stack: contextlib.ExitStack, tmp_path: Path
+    daemon: Any, busybox_tar: bytes, stack: contextlib.ExitStack, tmp_path: Path
 ) -> None:
     run("htpasswd", "-Bbc", tmp_path / "users", "me", "sec:ret")
     auth = {"htpasswd": {"realm": "here", "path": str(tmp_path / "users")}}
     private = stack.enter_context(contextlib.closing(RealRegistry(tmp_path / "r", auth=auth)))
     name = f"{private.host}/box:1"
-    daemon.docker("pull", f"{plain.host}/team/box:1")
-    daemon.docker("tag", f"{plain.host}/team/box:1", name)
+    daemon.docker("import", "-", name, stdin=busybox_tar, text=False)
     assert "no basic auth credentials" in daemon.docker("push", name, check=False).stderr
     failed = daemon.docker("login", "-u", "me", "--password-stdin", private.host, stdin="wrong", check=False)
     assert "unauthorized: authentication required" in failed.stderr
@@ -199,7 +198,7 @@ def test_name_and_password_open_a_registry_and_nothing_else_does(
 
 def test_a_registry_with_tls_and_tokens_is_reached_through_a_proxy(
     daemon: Any,
-    plain: RealRegistry,
+    busybox_tar: bytes,
     guarded: RealRegistry,
     tokens: TokenService,
     proxy: Relay,
@@ -215,14 +214,13 @@ def test_a_registry_with_tls_and_tokens_is_reached_through_a_proxy(
     folder.mkdir(parents=True)
     (folder / "ca.crt").write_bytes((certificates / "ca.crt").read_bytes())
     assert "incorrect username or password" in login("wrong").stderr
-    daemon.docker("pull", f"{plain.host}/team/box:1")
-    daemon.docker("tag", f"{plain.host}/team/box:1", f"{NAME}/team/box:1")
+    daemon.docker("import", "-", f"{NAME}/team/box:1", stdin=busybox_tar, text=False)
     failed = daemon.docker("push", f"{NAME}/team/box:1", check=False)
     assert "incorrect username or password" in failed.stderr
     assert "Login Succeeded" in login("secret").stdout
     tokens.asked.clear()
     daemon.docker("push", f"{NAME}/team/box:1")
-    daemon.docker("rmi", f"{NAME}/team/box:1", f"{plain.host}/team/box:1")
+    daemon.docker("rmi", f"{NAME}/team/box:1")
     daemon.docker("pull", f"{NAME}/team/box:1")
     assert set(tokens.asked) == {"POST"}, "what stands for the password is sent in its place"
     assert daemon.docker("run", "--rm", f"{NAME}/team/box:1", "echo", "it runs").stdout == "it runs\n"
@@ -403,22 +401,26 @@ def test_images_of_skopeo_umoci_and_buildah_load(daemon: Any, layout: Path, tmp_
 # what is told
 
 
-def test_what_can_t_be_had_is_told_as_by_docker(daemon: Any, plain: RealRegistry) -> None:
-    def said(command: str, name: str) -> str:
-        return str(daemon.docker(command, name, check=False).stderr)
+def test_a_push_of_nothing_is_told_as_by_docker(daemon: Any, busybox_tar: bytes) -> None:
+    def said(name: str) -> str:
+        return str(daemon.docker("push", name, check=False).stderr)
 
-    name = f"{plain.host}/nosuch:1"
-    assert f"manifest for {name} not found: manifest unknown: manifest unknown" in said("pull", name)
-    assert 'Get "http://127.0.0.1:1/v2/": connection refused' in said("pull", "127.0.0.1:1/x")
-    assert "An image does not exist locally with the tag: nosuch" in said("push", "nosuch")
-    daemon.docker("pull", f"{plain.host}/team/box:1")
-    assert f"tag does not exist: {plain.host}/team/box:2" in said("push", f"{plain.host}/team/box:2")
+    assert "An image does not exist locally with the tag: nosuch" in said("nosuch")
+    daemon.docker("import", "-", "127.0.0.1:1/box:1", stdin=busybox_tar, text=False)
+    assert "tag does not exist: 127.0.0.1:1/box:2" in said("127.0.0.1:1/box:2")
+    assert 'Get "http://127.0.0.1:1/v2/": connection refused' in said("127.0.0.1:1/box:1")
 
 
 @pytest.mark.parametrize(
     ("method", "path", "headers", "status", "words"),
     [
-        ("POST", "/images/create?fromImage={host}/nosuch&tag=1", {}, 404, "manifest unknown"),
+        (
+            "POST",
+            "/images/create?fromImage={host}/nosuch&tag=1",
+            {},
+            404,
+            "manifest for {host}/nosuch:1 not found: manifest",
+        ),
         ("POST", "/images/create?fromImage={host}/nosuch", {}, 404, "repository {host}/nosuch not found: name unknown"),
         ("POST", "/images/create?fromImage=UPPER&tag=1", {}, 400, "invalid reference format"),
         ("POST", "/images/create?fromImage=one&tag=a%20b", {}, 400, "invalid tag format"),
