@@ -23,7 +23,7 @@ from logd.runtime.inroot import open_directory, opened, read_regular
 
 BUILDS: Final = "builds"
 """The folder below the data root."""
-MAX_DOCKERFILE: Final = 1 << 20
+MAX_DOCKERFILE: Final = 256 << 10
 """Bytes."""
 MAX_IGNORED: Final = 64 << 10
 """Bytes of .dockerignore, which goes to processes in their command lines."""

@@ -88,7 +88,7 @@ def test_what_is_no_context_is_refused(builds):
     assert b"no such file" in post("", empty)[1]
     assert b"Cannot locate specified Dockerfile: ../../etc/passwd" in post("dockerfile=../../etc/passwd", empty)[1]
     assert b"no such file" in post("", context("Dockerfile", b"", tarfile.SYMTYPE, "/etc/passwd"))[1]
-    assert b"is longer than" in post("", context("Dockerfile", b"#" * (1 << 20) + b"\n"))[1]
+    assert b"is longer than" in post("", context("Dockerfile", b"#" * (256 << 10) + b"\n"))[1]
     assert b"is longer than" in post("", context(".dockerignore", b"x\n" * (1 << 16)))[1]
     assert post("version=2", empty)[0] == 501
     assert post("remote=http://x/y", empty)[0] == 501
