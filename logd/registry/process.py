@@ -159,8 +159,14 @@ async def serve() -> None:
     async with Repository(
         opening.domain, opening.path, opening.settings, opening.credentials, opening.actions
     ) as repository:
+        connecting = asyncio.create_task(repository.open(mirrors=opening.mirrors, mount_from=opening.mount_from))
+        reading = asyncio.create_task(reader.readline())
+        await asyncio.wait((connecting, reading), return_when=asyncio.FIRST_COMPLETED)
+        if not connecting.done():  # nothing is asked before it is: whoever would ask is gone
+            connecting.cancel()
+            return
         try:
-            await repository.open(mirrors=opening.mirrors, mount_from=opening.mount_from)
+            connecting.result()
         except LogdError as error:
             say(id=0, error=class_of(error), message=str(error))
             return
@@ -168,7 +174,8 @@ async def serve() -> None:
         process = Process(repository, opening.settings.attempts)
         async with asyncio.TaskGroup() as tasks:
             running = set()
-            while line := await reader.readline():
+            while line := await reading:
+                reading = asyncio.create_task(reader.readline())
                 task = tasks.create_task(process.answer(msgspec.json.decode(line, type=Request)))
                 running.add(task)
                 task.add_done_callback(running.discard)

@@ -5,6 +5,7 @@ import contextlib
 import gzip
 import json
 import subprocess
+import sys
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Any
@@ -296,6 +297,25 @@ async def test_a_blob_may_be_sent_elsewhere_but_nothing_that_shows_who_sends_it(
     registry.spoilers["/uploads/"] = answers(lambda: web.Response(status=202, headers={"Location": "file:///x"}))
     with pytest.raises(LogdError, match="which is no address of a registry"):
         await send(registry, tmp_path / "blob")
+
+
+async def test_the_process_that_waits_for_a_registry_ends_with_who_asked(registry: Registry) -> None:
+    reached = asyncio.Event()
+
+    async def hangs(request: web.Request) -> None:
+        reached.set()
+        await hang(request)
+
+    registry.spoilers["/v2/"] = hangs
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-m", "logd.registry.process"), stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE
+    )
+    opening = {"domain": registry.host, "path": "app", "actions": "pull", "settings": {"timeout": 600}}
+    process.stdin.write(json.dumps(opening | {"credentials": {}}).encode() + b"\n")
+    await asyncio.wait_for(reached.wait(), 30)
+    process.stdin.close()
+    assert await asyncio.wait_for(process.communicate(), 30) == (b"", None)
+    assert process.returncode == 0
 
 
 # where it sends to
