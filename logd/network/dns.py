@@ -8,6 +8,7 @@ Source: RFC 1035 section 4.2, RFC 7766; Docker's "Embedded DNS server".
 """
 
 import asyncio
+import errno
 import logging
 import socket
 import struct
@@ -24,6 +25,8 @@ log = logging.getLogger(__name__)
 
 ADDRESS: Final = "127.0.0.11"
 """Docker's."""
+PORT: Final = 61053
+"""Where it listens if that is free: the next daemon then answers what the kernel still leads to this one's port."""
 TABLE: Final = "logd_dns"
 AT_ONCE: Final = 16
 """Datagrams that are read before the event loop turns to others."""
@@ -49,8 +52,9 @@ def open_sockets() -> Opened:
     udp = socket.socket(socket.AF_INET, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK)
     tcp = socket.socket(socket.AF_INET, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
     try:
-        udp.bind((ADDRESS, 0))
-        tcp.bind((ADDRESS, 0))
+        tcp.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        for one in (udp, tcp):
+            _bind(one)
         tcp.listen(TCP_BACKLOG)
         nft.apply(redirect(udp.getsockname()[1], tcp.getsockname()[1]))
     except BaseException:
@@ -58,6 +62,15 @@ def open_sockets() -> Opened:
         tcp.close()
         raise
     return Opened(udp, tcp)
+
+
+def _bind(one: socket.socket) -> None:
+    try:
+        one.bind((ADDRESS, PORT))
+    except OSError as error:
+        if error.errno != errno.EADDRINUSE:
+            raise
+        one.bind((ADDRESS, 0))
 
 
 def redirect(udp_port: int, tcp_port: int) -> str:

@@ -384,7 +384,8 @@ def test_what_networks_take_is_timed_as_dockerds_is(world):
 
 
 def test_networks_tell_newer_clients_that_they_have_ipv4(world):
-    assert world.docker("network", "inspect", "-f", "{{.EnableIPv4}}", "bridge").stdout == "true\n"
+    assert world.daemon.get("/v1.47/networks/bridge")["EnableIPv4"] is True
+    assert "EnableIPv4" not in world.daemon.get("/v1.46/networks/bridge")
 
 
 def test_a_sysctl_of_the_network_is_the_containers_own(world):

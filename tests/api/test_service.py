@@ -222,12 +222,10 @@ async def test_a_daemon_that_stops_ends_its_streams(client, handlers):
 @pytest.mark.parametrize(
     ("method", "path", "status", "words"),
     [
-        ("POST", "/build", 501, "building images is not supported"),
         ("GET", "/swarm", 503, "This node is not a swarm manager"),
         ("GET", "/services/a", 503, "This node is not a swarm manager"),
         ("POST", "/swarm/init", 501, "swarm mode is not supported"),
-        ("POST", "/auth", 501, "registries are not supported"),
-        ("POST", "/images/a/b:c/push", 501, "registries"),
+        ("POST", "/session", 501, "BuildKit is not supported"),
     ],
 )
 async def test_what_docker_has_and_this_daemon_does_not_is_refused_with_words(client, method, path, status, words):

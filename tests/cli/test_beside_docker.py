@@ -75,7 +75,7 @@ def agree(daemon: Any, *arguments: str) -> str:
         ("inspect", "-f", "{{.Name}} {{json .State}} {{.Config.Labels}} {{len .Mounts}}", "web", "job"),
         ("inspect", "-f", "{{range $n, $one := .NetworkSettings.Networks}}{{$n}} {{$one.IPAddress}}{{end}}", "web"),
         ("inspect", "-f", "{{with .State.Health}}{{.Status}}{{else}}none{{end}}", "web"),
-        ("network", "inspect", "shop"),
+        ("network", "inspect", "-f", "{{.Name}} {{.Driver}} {{json .IPAM}} {{json .Containers}} {{.Labels}}", "shop"),
         ("volume", "inspect", "data"),
         ("port", "web"),
     ],
