@@ -172,7 +172,7 @@ class _One:
                     before = unpacked[number - 1] if number else None
                     layer = self._layer(ingest, one, chain[: number + 1], diff_ids[number], before, unpacked[number])
                     tasks.create_task(layer, name="pull-layer")
-        except* (LogdError, OSError) as errors:
+        except ExceptionGroup as errors:
             raise errors.exceptions[0] from None
 
     async def _layer(

@@ -141,7 +141,7 @@ class Pushes:
             async with asyncio.TaskGroup() as tasks:
                 for diff_id, layer in dict(zip(image.document.diff_ids, layers, strict=True)).items():
                     tasks.create_task(send(diff_id, layer), name="push-layer")
-        except* (LogdError, OSError) as errors:
+        except ExceptionGroup as errors:
             raise errors.exceptions[0] from None
 
     async def _config(self, remote: Remote, ingest: Ingest, image: Image) -> None:

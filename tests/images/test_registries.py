@@ -49,7 +49,7 @@ def layout(tmp_path_factory: pytest.TempPathFactory, busybox_tar: bytes) -> Path
     folder = tmp_path_factory.mktemp("umoci")
     root, layout = folder / "root", folder / "layout"
     with tarfile.open(fileobj=io.BytesIO(busybox_tar)) as archive:
-        archive.extractall(root, filter="tar")
+        archive.extractall(root)
     (root / "noise").write_bytes(NOISE)
     run("umoci", "init", "--layout", layout)
     entries = []
