@@ -86,6 +86,8 @@ class ExecLog:
         self._open(connection)
 
     def _ask(self, connection: socket.socket) -> None:
+        for stream in self._streams.values():  # before it can take any: its word for what lies there is still to come
+            stream.is_sent = unread(stream.reading) > 0
         pipes = [stream.reading for stream in self._streams.values()]
         send(connection, {"op": "exec-log", "seq": 0, "exec": self._exec_id, "names": list(self._streams)}, pipes)
 
@@ -98,7 +100,6 @@ class ExecLog:
     def _agreed(self) -> None:
         self._is_open, self.retry_at = True, 0.0
         for stream in self._streams.values():
-            stream.is_sent = unread(stream.reading) > 0
             self._send(stream)
 
     # -- what is printed -----------------------------------------------------------------------------------------

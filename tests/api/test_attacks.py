@@ -23,7 +23,7 @@ from logd.network import namespaces
 SECRET = "hunter2-of-the-daemon"
 NOBODY = 65534
 BODY_BYTES = 5 << 20
-GROWN_KB = 24 << 10
+GROWN_KB = 64 << 10
 """What the daemon's memory may grow by while it refuses a hundred large bodies."""
 WAIT_S = 30.0
 
