@@ -11,6 +11,7 @@ import subprocess
 import sys
 import tarfile
 import time
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -46,15 +47,16 @@ def build_image(work: Path) -> Path:
     return archive
 
 
-class Engine:
+class Engine(ABC):
     """What a workload needs of an engine."""
 
     name = "?"
     drivers: tuple[str, ...] = ()
     started = 0
 
+    @abstractmethod
     def cli(self, *arguments: str) -> list[str]:
-        raise NotImplementedError
+        """The command line of a client that speaks with the engine."""
 
     def driver_options(self, driver: str) -> list[str]:
         if driver == "local":  # one file that never rotates: the same work as the others do
@@ -75,9 +77,9 @@ class Engine:
         if names:
             run(self.cli("rm", "-f", *names), check=False)
 
+    @abstractmethod
     def log_files(self, name: str, driver: str) -> list[Path]:
         """The files that hold the container's stdout, oldest first."""
-        raise NotImplementedError
 
     def daemons(self) -> list[int]:
         return []
@@ -89,7 +91,7 @@ class Engine:
         """Processes that deliver, where it is not the daemon that does."""
         return []
 
-    def stop(self) -> None:
+    def stop(self) -> None:  # noqa: B027 - what was not started by us goes on
         pass
 
 

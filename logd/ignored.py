@@ -10,7 +10,7 @@ from typing import Final
 
 from logd import globs
 
-_LITERAL: Final = re.compile(r"[^*?\[\\]*")
+_SPECIAL: Final = re.compile(r"[*?\[\\]")
 """The beginning of a pattern in which nothing is special."""
 
 
@@ -44,7 +44,7 @@ class Ignored:
 
 def _may_be_in(pattern: str, folder: str) -> bool:
     """Say whether a pattern may fit something in the folder, whose name ends in a slash."""
-    literal = pattern[: len(_LITERAL.match(pattern)[0])]  # type: ignore[index]  # it fits everything
+    literal = _SPECIAL.split(pattern, maxsplit=1)[0]
     return literal.startswith(folder) or (literal != pattern and folder.startswith(literal))
 
 

@@ -8,7 +8,7 @@ import asyncio
 import io
 import tarfile
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from typing import Any, Final
 
 import orjson
@@ -26,7 +26,7 @@ from logd.engine.engine import Engine
 from logd.engine.signals import parse_signal
 from logd.errors import InvalidParameter, LogdError, NotFound
 from logd.files.client import answered
-from logd.images.changes import change, copied, shell_of
+from logd.images.changes import EMPTY, change, copied, shell_of
 from logd.images.image import Image
 from logd.images.registries import Registries
 from logd.images.removal import short
@@ -80,7 +80,8 @@ class Builder:
         self._steps = (0, _count(parsed, stages) + len(self._options.labels))
         for argument in parsed.arguments:
             await self._begin_step(argument.shown)
-            self._declare_globally(argument)
+            words = split(argument.text, self._escape)
+            self._declare(words, self._global, lambda text: expand(text, self._global, self._escape))
         for number, stage in enumerate(stages):
             state = await self._stage(stage)
             if number == len(stages) - 1:
@@ -98,14 +99,26 @@ class Builder:
             await self._say(f"Successfully tagged {tag.familiar}\n")
         return image
 
-    def _declare_globally(self, argument: Instruction) -> None:
-        for word in split(argument.text, self._escape):
+    def _declare(
+        self, words: list[str], into: dict[str, str], expanded: Callable[[str], str], outer: Mapping[str, str] = EMPTY
+    ) -> list[str]:
+        """Set in `into` what the words of an ARG declare, and return them with their defaults expanded.
+
+        The request's value comes first, then the default, then what `outer` has under the name.
+        """
+        shown = []
+        for word in words:
             name, equals, default = word.partition("=")
+            value = expanded(default)
+            shown.append(f"{name}={value}" if equals else name)
             self._used.add(name)
             if name in self._options.arguments:
-                self._global[name] = self._options.arguments[name]
+                into[name] = self._options.arguments[name]
             elif equals:
-                self._global[name] = expand(default, self._global, self._escape)
+                into[name] = value
+            elif name in outer:
+                into[name] = outer[name]
+        return shown
 
     async def _stage(self, stage: Stage) -> StageState:
         await self._begin_step(stage.start.shown)
@@ -219,18 +232,10 @@ class Builder:
         return comment_on(one.keyword, one.text, before, state.config)
 
     async def _argument(self, state: StageState, one: Instruction) -> None:
-        shown = []
-        for word in split(one.text, state.escape):
-            name, equals, default = word.partition("=")
-            value = state.scope.expand(default)
-            shown.append(f"{name}={value}" if equals else name)
-            self._used.add(name)
-            if name in self._options.arguments:
-                state.arguments[name] = self._options.arguments[name]
-            elif equals:
-                state.arguments[name] = value
-            elif name in self._global:
-                state.arguments[name] = self._global[name]
+        def expanded(text: str) -> str:
+            return state.scope.expand(text)  # a scope that knows the word before
+
+        shown = self._declare(split(one.text, state.escape), state.arguments, expanded, self._global)
         await self._commit_config(state, f"ARG {' '.join(shown)}")
 
     async def _run(self, state: StageState, one: Instruction) -> None:
