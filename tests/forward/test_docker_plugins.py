@@ -72,7 +72,7 @@ def test_docker_run_delivers_every_line_to_the_plugin_with_the_options_that_are_
     )
     assert (account["unconfirmed"], account["delivered"], account["dropped"]) == (20, 0, {"filtered": 9})
     wait_until(lambda: len(plugin.calls("StopLogging")) == len(plugin.calls("StartLogging")))
-    assert not any((forwarding.exec_root / "logging").iterdir())
+    wait_until(lambda: not any((forwarding.exec_root / "logging").iterdir()))
     assert forwarding.docker("logs", container).stdout == "one\n\nno newline"
     shown = json.loads(forwarding.docker("inspect", container).stdout)[0]["HostConfig"]["LogConfig"]
     assert (shown["Type"], shown["Config"]["some-url"]) == (plugin.name, "http://x")
